@@ -1,0 +1,2 @@
+//! The `forkd` command.
+fn main() {}

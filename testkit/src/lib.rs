@@ -1,0 +1,41 @@
+//! Runs integration tests that need more than a compiler, and never passes one silently.
+//!
+//! A test says what it needs of the host. Where something is missing the test is reported as
+//! `ignored` under its own name, and a `SKIP name: reason` line says why, so that a runner can
+//! tell "did not run" from "passed".
+
+mod need;
+
+pub use need::{Need, firecracker};
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What a test body returns: `?` on any error fails the test with its text.
+pub type Outcome = Result<(), Failed>;
+
+/// One integration test.
+pub struct Test {
+    /// The name it is listed, filtered and reported under: `area::what_must_hold`.
+    pub name: &'static str,
+    /// What the host must have for it to run.
+    pub needs: &'static [Need],
+    /// The test itself; a panic fails it too.
+    pub run: fn() -> Outcome,
+}
+
+/// Runs `tests` under the usual `cargo test` flags and prints a `SKIP` line for each that the host
+/// cannot run.
+pub fn run(tests: Vec<Test>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for test in tests {
+        let missing: Vec<String> = test.needs.iter().filter_map(|need| need.missing()).collect();
+        if !missing.is_empty() && !arguments.list {
+            println!("SKIP {}: {}", test.name, missing.join("; "));
+        }
+        trials.push(Trial::test(test.name, test.run).with_ignored_flag(!missing.is_empty()));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

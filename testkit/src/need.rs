@@ -1,0 +1,69 @@
+//! What a test may need of the host, and how its absence is found.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+/// A property of the host that a test cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Effective uid 0.
+    Root,
+    /// `/dev/kvm` that can be opened for reading and writing.
+    Kvm,
+    /// A `firecracker` binary: `$FORKD_FIRECRACKER`, or one on `PATH`.
+    Firecracker,
+    /// Kernel type information, which every BPF program of ours reads at load.
+    Btf,
+    /// A loop device and `mkfs.ext4` to put a file system on it.
+    LoopExt4,
+}
+
+impl Need {
+    /// `None` when the host has it, else what is missing and how to get it, in one line.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Root => (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned()),
+            Self::Kvm => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .err()
+                .map(|error| format!("needs /dev/kvm ({error})")),
+            Self::Firecracker => firecracker()
+                .is_none()
+                .then(|| "needs firecracker on PATH or in FORKD_FIRECRACKER (cargo xtask setup)".to_owned()),
+            Self::Btf => (!Path::new("/sys/kernel/btf/vmlinux").exists())
+                .then(|| "needs a kernel with BTF (/sys/kernel/btf/vmlinux)".to_owned()),
+            Self::LoopExt4 => missing_loop_ext4(),
+        }
+    }
+}
+
+/// The Firecracker binary that tests run: `$FORKD_FIRECRACKER`, else the first on `PATH`.
+pub fn firecracker() -> Option<PathBuf> {
+    match env::var_os("FORKD_FIRECRACKER") {
+        Some(named) => Some(PathBuf::from(named)).filter(|path| path.is_file()),
+        None => on_path("firecracker"),
+    }
+}
+
+fn missing_loop_ext4() -> Option<String> {
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("needs loop devices (/dev/loop-control)".to_owned());
+    }
+    ["mkfs.ext4", "losetup", "mount"]
+        .into_iter()
+        .find(|tool| on_path(tool).is_none())
+        .map(|tool| format!("needs {tool} on PATH (apt-get install e2fsprogs util-linux mount)"))
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    // sbin is not on every user's PATH, and mkfs.ext4 lives there.
+    let mut folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    folders.push(PathBuf::from("/usr/sbin"));
+    folders
+        .into_iter()
+        .map(|folder| folder.join(program))
+        .find(|path| fs::metadata(path).is_ok_and(|metadata| metadata.is_file()))
+}
