@@ -1,4 +1,12 @@
 //! The daemon: it runs Firecracker microVMs and BRANCHes them.
 
 pub mod api;
+pub mod branch;
+pub mod clock;
+pub mod daemon;
+pub mod http;
 pub mod http_client;
+pub mod sandbox;
+pub mod snapshot;
+pub mod unique;
+pub mod vmm;

@@ -1,0 +1,3 @@
+//! The commands of `forkd`, one a file.
+
+pub mod serve;

@@ -1,0 +1,95 @@
+//! `forkd serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use forkd::api::DataPath;
+use forkd::daemon::{Config, Daemon};
+use forkd::http::router;
+use forkd::http::serve::Listeners;
+use forkd::vmm::firecracker::{Firecracker, check_kvm};
+use rustix::fs::Mode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+/// How long requests under way may take to end after a signal.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Run the daemon in the foreground until SIGTERM or Ctrl-C; its sandboxes end with it
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Unix socket to listen on
+    #[arg(long, value_name = "PATH", default_value = "/run/forkd/forkd.sock")]
+    socket: PathBuf,
+    /// Loopback TCP address to listen on as well
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "127.0.0.1:8889")]
+    tcp: Option<SocketAddr>,
+    /// Directory of the snapshots
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/forkd/snapshots")]
+    snapshot_root: PathBuf,
+    /// Directory of sockets and logs of running microVMs (a short path)
+    #[arg(long, value_name = "DIR", default_value = "/run/forkd/vms")]
+    run_dir: PathBuf,
+    /// Firecracker binary; the first on PATH when absent
+    #[arg(long, value_name = "PATH", env = "FORKD_FIRECRACKER")]
+    firecracker: Option<PathBuf>,
+    /// How a BRANCH gets to disk when the request does not say: naive or fallocate
+    #[arg(long, value_name = "NAME", default_value = "naive")]
+    data_path: DataPath,
+}
+
+impl Serve {
+    /// Serves until a signal comes.
+    pub fn run(self) -> anyhow::Result<()> {
+        // Before anything is created: memory images and sockets are for the owner only.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+        let firecracker = Firecracker::find(self.firecracker.as_deref())?;
+        check_kvm()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(self.serve(firecracker))
+    }
+
+    async fn serve(self, firecracker: Firecracker) -> anyhow::Result<()> {
+        // Installed first: a signal during the start must not leave a socket behind.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let version = firecracker.version.clone();
+        let daemon = Arc::new(Daemon::start(Config {
+            snapshot_root: self.snapshot_root,
+            run_dir: self.run_dir,
+            firecracker,
+            data_path: self.data_path,
+        })?);
+        if let Some(parent) = self.socket.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        }
+        let listeners = Listeners::bind(&self.socket, self.tcp).await?;
+        tracing::info!(
+            socket = %self.socket.display(),
+            tcp = listeners.tcp_address().map(|address| address.to_string()),
+            snapshot_root = %daemon.config().snapshot_root.display(),
+            firecracker = version,
+            "listening"
+        );
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(listeners.serve(router(Arc::clone(&daemon)), async {
+            // An error says that the sender is gone, which stops too.
+            let _ = stopped.await;
+        }));
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: waiting for requests under way");
+        let _ = stop.send(());
+        if timeout(SHUTDOWN_DEADLINE, serving).await.is_err() {
+            tracing::warn!("a request did not end within {} s", SHUTDOWN_DEADLINE.as_secs());
+        }
+        daemon.end_all_sandboxes().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! How an error leaves the daemon: a status, and one line for the client.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::ErrorBody;
+use crate::branch::BranchError;
+use crate::daemon::OperationError;
+use crate::snapshot::store::StoreError;
+use crate::snapshot::tag::InvalidTag;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+}
+
+impl ApiError {
+    /// An error with this status and this line.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// The client asked for something that cannot be asked for.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::error!(status = self.status.as_u16(), error = self.message, "request failed");
+        }
+        (self.status, Json(ErrorBody { error: self.message })).into_response()
+    }
+}
+
+impl From<InvalidTag> for ApiError {
+    fn from(error: InvalidTag) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        // 422 is axum's word for JSON that is not what was expected; the API has one word for a bad request.
+        let status = match rejection.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        Self::new(status, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<OperationError> for ApiError {
+    fn from(error: OperationError) -> Self {
+        Self::new(status_of(&error), error.to_string())
+    }
+}
+
+fn status_of(error: &OperationError) -> StatusCode {
+    match error {
+        OperationError::NoSandbox(_) => StatusCode::NOT_FOUND,
+        OperationError::RootfsGone { .. } => StatusCode::CONFLICT,
+        OperationError::Store(error) | OperationError::Branch(BranchError::Store(error)) => {
+            store_status(error)
+        }
+        OperationError::Branch(
+            BranchError::Busy(_) | BranchError::Dead { .. } | BranchError::NotRunning { .. },
+        ) => StatusCode::CONFLICT,
+        OperationError::Branch(error) if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
+        OperationError::Branch(_) | OperationError::Vmm(_) | OperationError::Console { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::NotFound(_) => StatusCode::NOT_FOUND,
+        StoreError::Taken(_) | StoreError::Damaged { .. } => StatusCode::CONFLICT,
+        error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
+        StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

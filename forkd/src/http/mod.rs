@@ -1,0 +1,61 @@
+//! The HTTP API: routes, and what every handler shares.
+
+mod error;
+mod sandboxes;
+pub mod serve;
+mod snapshots;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, FromRequest};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use self::error::ApiError;
+use crate::daemon::Daemon;
+
+/// No request of this API is larger.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// A JSON body; what is wrong with one is said in the API's own error body.
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(ApiError))]
+struct ApiJson<T>(T);
+
+/// The whole API over one daemon.
+pub fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
+        .route("/version", get(version))
+        .route("/v1/snapshots", get(snapshots::list).post(snapshots::create))
+        .route("/v1/snapshots/{tag}", axum::routing::delete(snapshots::delete))
+        .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
+        .route("/v1/sandboxes/{id}", get(sandboxes::show).delete(sandboxes::delete))
+        .route("/v1/sandboxes/{id}/console", post(sandboxes::console))
+        .route("/v1/sandboxes/{id}/branch", post(sandboxes::branch))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path: the API begins with /v1") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(daemon)
+}
+
+async fn version(axum::extract::State(daemon): axum::extract::State<Arc<Daemon>>) -> Json<Value> {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api": "v1",
+        "firecracker": daemon.config().firecracker.version,
+    }))
+}
+
+/// Runs an operation to its end even if the client goes away: a BRANCH must not stop half-way.
+async fn to_its_end<T: Send + 'static>(
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(operation).await.map_err(|panic| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended unexpectedly: {panic}"))
+    })
+}

@@ -1,0 +1,94 @@
+//! `/v1/sandboxes`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::error::ApiError;
+use super::snapshots::within;
+use super::{ApiJson, to_its_end};
+use crate::api::{
+    Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox,
+};
+use crate::daemon::{Daemon, OperationError};
+use crate::snapshot::tag::Tag;
+
+/// How long a console request waits when it does not say.
+const DEFAULT_CONSOLE_WAIT_MS: u64 = 1_000;
+const MAX_CONSOLE_WAIT_MS: u64 = 60_000;
+
+pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Sandbox>> {
+    Json(daemon.sandboxes().iter().map(|sandbox| sandbox.info()).collect())
+}
+
+pub(super) async fn create(
+    State(daemon): State<Arc<Daemon>>,
+    ApiJson(request): ApiJson<CreateSandboxes>,
+) -> Result<(StatusCode, Json<Vec<Sandbox>>), ApiError> {
+    let tag: Tag = request.snapshot_tag.parse()?;
+    let n = within("n", request.n, 1..=1_000)?;
+    let forked = to_its_end(async move { daemon.fork(&tag, n).await }).await??;
+    Ok((StatusCode::CREATED, Json(forked.iter().map(|sandbox| sandbox.info()).collect())))
+}
+
+pub(super) async fn show(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(daemon.sandbox(&id?)?.info()))
+}
+
+pub(super) async fn delete(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let Path(id) = id?;
+    to_its_end(async move { daemon.end_sandbox(&id).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn console(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+    ApiJson(request): ApiJson<ConsoleRequest>,
+) -> Result<Json<ConsoleAnswer>, ApiError> {
+    let sandbox = daemon.sandbox(&id?)?;
+    let wait_ms = request.timeout_ms.unwrap_or(DEFAULT_CONSOLE_WAIT_MS);
+    let wait = Duration::from_millis(within("timeout_ms", wait_ms, 0..=MAX_CONSOLE_WAIT_MS)?);
+    let until = request.until.as_deref().map(str::as_bytes);
+    let exchange = sandbox
+        .console
+        .exchange(request.write.as_bytes(), until, wait)
+        .await
+        .map_err(|source| OperationError::Console { id: sandbox.id.clone(), source })?;
+    Ok(Json(ConsoleAnswer {
+        output: String::from_utf8_lossy(&exchange.output).into_owned(),
+        matched: exchange.matched,
+        dropped_bytes: exchange.dropped_bytes,
+    }))
+}
+
+pub(super) async fn branch(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+    ApiJson(request): ApiJson<BranchRequest>,
+) -> Result<(StatusCode, Json<Branch>), ApiError> {
+    let Path(id) = id?;
+    let tag: Option<Tag> = request.tag.as_deref().map(str::parse).transpose()?;
+    let mode = match (request.mode, request.diff) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "both 'mode' and 'diff' are given: they say the same thing, give one",
+            ));
+        }
+        (Some(mode), None) => mode,
+        (None, Some(true)) => BranchMode::Diff,
+        (None, Some(false) | None) => BranchMode::Full,
+    };
+    let branch = async move { daemon.branch(&id, tag, mode, request.data_path).await };
+    Ok((StatusCode::CREATED, Json(to_its_end(branch).await??)))
+}

@@ -1,0 +1,15 @@
+//! Snapshots on disk: one directory a tag, visible only when it is whole and durable.
+
+pub mod copy;
+pub mod extents;
+pub mod manifest;
+pub mod staging;
+pub mod store;
+pub mod tag;
+
+/// Guest memory, as it lies in the guest's physical address space without its holes.
+pub const MEMORY_FILE: &str = "memory.bin";
+/// Firecracker's device and CPU state.
+pub const VMSTATE_FILE: &str = "vmstate.bin";
+/// The manifest: a directory without it is no snapshot.
+pub const MANIFEST_FILE: &str = "manifest.json";

@@ -1,0 +1,91 @@
+//! A snapshot in the making: a directory that nobody lists until it is published.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::manifest::Manifest;
+use super::store::{Reservation, StoreError, at};
+use super::{MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
+
+/// Firecracker's sparse diff, until it is merged.
+const DIFF_FILE: &str = "diff.bin";
+
+/// A staging directory and the tag it is to become. Dropping it deletes the directory and frees the tag.
+#[derive(Debug)]
+pub struct Staging {
+    dir: PathBuf,
+    root: PathBuf,
+    reservation: Reservation,
+    published: bool,
+}
+
+impl Staging {
+    pub(super) fn new(dir: PathBuf, root: PathBuf, reservation: Reservation) -> Self {
+        Self { dir, root, reservation, published: false }
+    }
+
+    /// Where the memory image belongs.
+    pub fn memory_path(&self) -> PathBuf {
+        self.dir.join(MEMORY_FILE)
+    }
+
+    /// Where Firecracker's device and CPU state belongs.
+    pub fn vmstate_path(&self) -> PathBuf {
+        self.dir.join(VMSTATE_FILE)
+    }
+
+    /// Where Firecracker may write a diff; not part of the snapshot that is published.
+    pub fn diff_path(&self) -> PathBuf {
+        self.dir.join(DIFF_FILE)
+    }
+
+    /// Makes the snapshot durable and visible, in this order: memory and state synced, the diff deleted, the
+    /// manifest written and synced, the directory synced, renamed to the tag, and the root synced.
+    ///
+    /// Blocks for as long as the disk takes. On an error nothing is visible and everything is deleted.
+    pub fn publish(mut self, manifest: &Manifest) -> Result<PathBuf, StoreError> {
+        for path in [self.memory_path(), self.vmstate_path()] {
+            let file = File::open(&path).map_err(at("open", &path))?;
+            file.sync_all().map_err(at("sync", &path))?;
+            file.set_permissions(Permissions::from_mode(0o600)).map_err(at("restrict", &path))?;
+        }
+        match fs::remove_file(self.diff_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("delete", &self.diff_path())(error));
+            }
+            _ => {}
+        }
+        write_durably(&self.dir.join(MANIFEST_FILE), manifest)?;
+        sync_dir(&self.dir)?;
+        let visible = self.root.join(self.reservation.tag().as_str());
+        fs::rename(&self.dir, &visible).map_err(at("rename to", &visible))?;
+        self.published = true;
+        sync_dir(&self.root)?;
+        Ok(visible)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "a staging directory is left; the next start deletes it");
+        }
+    }
+}
+
+fn write_durably(path: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec_pretty(manifest).map_err(|error| at("encode", path)(error.into()))?;
+    text.push(b'\n');
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(at("create", path))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(at("write", path))
+}
+
+/// Makes the names in `dir` durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync", dir))
+}

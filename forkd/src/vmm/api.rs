@@ -1,0 +1,140 @@
+//! Firecracker's HTTP API, as far as it is used: one typed call each.
+//!
+//! <https://github.com/firecracker-microvm/firecracker/blob/v1.12.1/src/firecracker/swagger/firecracker.yaml>
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::VmmError;
+use super::boot::BootSource;
+use crate::api::BranchMode;
+use crate::http_client::{Endpoint, HttpClient};
+
+/// Given to every call that does not move guest memory.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// Given to a call that writes guest memory to a file, or maps one.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The API of one Firecracker process.
+#[derive(Debug)]
+pub struct Api {
+    client: HttpClient,
+}
+
+/// What Firecracker says its microVM is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct InstanceInfo {
+    /// `Not started`, `Running` or `Paused`.
+    pub state: String,
+}
+
+impl Api {
+    /// The API that listens on `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self { client: HttpClient::new(Endpoint::Unix(socket.to_owned())) }
+    }
+
+    /// Configures and starts a microVM; dirty pages are tracked, so that it can be BRANCHed.
+    pub async fn boot(
+        &self,
+        source: &BootSource,
+        kernel: &Path,
+        vcpus: u8,
+        mem_mib: u32,
+    ) -> Result<(), VmmError> {
+        let boot = json!({
+            "kernel_image_path": kernel,
+            "initrd_path": source.initrd(),
+            "boot_args": source.boot_args(),
+        });
+        self.send("set the kernel", Method::PUT, "/boot-source", without_nulls(boot), CALL_DEADLINE).await?;
+        let machine = json!({ "vcpu_count": vcpus, "mem_size_mib": mem_mib, "track_dirty_pages": true });
+        self.send("set the machine", Method::PUT, "/machine-config", machine, CALL_DEADLINE).await?;
+        if let Some(rootfs) = source.rootfs() {
+            let drive = json!({
+                "drive_id": "rootfs",
+                "path_on_host": rootfs,
+                "is_root_device": true,
+                // Children of a snapshot share the file: a writable one would be corrupted by the second child.
+                "is_read_only": true,
+            });
+            self.send("attach the root file system", Method::PUT, "/drives/rootfs", drive, CALL_DEADLINE)
+                .await?;
+        }
+        let start = json!({ "action_type": "InstanceStart" });
+        self.send("start the microVM", Method::PUT, "/actions", start, SNAPSHOT_DEADLINE).await
+    }
+
+    /// Restores a snapshot into this fresh process and lets the guest run, its dirty pages tracked.
+    pub async fn load_snapshot(&self, vmstate: &Path, memory: &Path) -> Result<(), VmmError> {
+        let load = json!({
+            "snapshot_path": vmstate,
+            "mem_backend": { "backend_type": "File", "backend_path": memory },
+            "enable_diff_snapshots": true,
+            "resume_vm": true,
+        });
+        self.send("restore the snapshot", Method::PUT, "/snapshot/load", load, SNAPSHOT_DEADLINE).await
+    }
+
+    /// What the microVM is doing. Also opens the connection, where it is not open yet.
+    pub async fn instance(&self) -> Result<InstanceInfo, VmmError> {
+        self.client
+            .json(Method::GET, "/", None::<&Value>, CALL_DEADLINE)
+            .await
+            .map_err(|source| VmmError::Call { step: "ask for its state", source })
+    }
+
+    /// Stops the guest's virtual CPUs. For `branch::pause` only, which sees to it that they run again.
+    pub(crate) async fn pause_guest(&self) -> Result<(), VmmError> {
+        let state = json!({ "state": "Paused" });
+        self.send("pause the guest", Method::PATCH, "/vm", state, CALL_DEADLINE).await
+    }
+
+    /// Lets the guest's virtual CPUs run. Waits behind a snapshot in flight.
+    pub(crate) async fn resume_guest(&self, deadline: Duration) -> Result<(), VmmError> {
+        let state = json!({ "state": "Resumed" });
+        self.send("resume the guest", Method::PATCH, "/vm", state, deadline).await
+    }
+
+    /// Writes device and CPU state to `vmstate` and guest memory to `memory`, both synced; the guest must be paused.
+    ///
+    /// After a call that failed, at whatever point, the record of dirty pages may be gone: the next
+    /// snapshot must be full (Firecracker resets it before it syncs the file).
+    pub async fn create_snapshot(
+        &self,
+        mode: BranchMode,
+        vmstate: &Path,
+        memory: &Path,
+    ) -> Result<(), VmmError> {
+        let kind = match mode {
+            BranchMode::Full => "Full",
+            BranchMode::Diff => "Diff",
+        };
+        let create = json!({ "snapshot_type": kind, "snapshot_path": vmstate, "mem_file_path": memory });
+        self.send("write the snapshot", Method::PUT, "/snapshot/create", create, SNAPSHOT_DEADLINE).await
+    }
+
+    async fn send(
+        &self,
+        step: &'static str,
+        method: Method,
+        path: &str,
+        body: Value,
+        deadline: Duration,
+    ) -> Result<(), VmmError> {
+        let answer: Result<Option<Value>, _> = self.client.json(method, path, Some(&body), deadline).await;
+        answer.map(drop).map_err(|source| VmmError::Call { step, source })
+    }
+}
+
+/// Firecracker refuses a field that is null; it wants it absent.
+fn without_nulls(mut body: Value) -> Value {
+    if let Value::Object(fields) = &mut body {
+        fields.retain(|_, value| !value.is_null());
+    }
+    body
+}
