@@ -4,9 +4,11 @@
 //! `ignored` under its own name, and a `SKIP name: reason` line says why, so that a runner can
 //! tell "did not run" from "passed".
 
+mod loop_ext4;
 mod need;
 
-pub use need::{Need, firecracker};
+pub use loop_ext4::{LoopExt4, run as run_command};
+pub use need::{Need, firecracker, on_path};
 
 use std::process::ExitCode;
 

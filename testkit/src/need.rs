@@ -58,7 +58,8 @@ fn missing_loop_ext4() -> Option<String> {
         .map(|tool| format!("needs {tool} on PATH (apt-get install e2fsprogs util-linux mount)"))
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// The first file of that name in the folders of `PATH`, then in `/usr/sbin`.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     // sbin is not on every user's PATH, and mkfs.ext4 lives there.
     let mut folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     folders.push(PathBuf::from("/usr/sbin"));

@@ -1,0 +1,14 @@
+//! The daemon end to end: real Firecracker, real file systems, memory compared byte for byte.
+
+mod bad_input;
+mod faults;
+mod host;
+mod memory;
+mod preallocation;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [memory::TESTS, bad_input::TESTS, faults::TESTS, preallocation::TESTS];
+    testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
+}
