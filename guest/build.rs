@@ -16,7 +16,12 @@ fn main() {
     let mut compiler = cc::Build::new().opt_level(2).debug(false).pic(false).get_compiler().to_command();
     compiler
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-stack-protector"])
-        .args(["-mgeneral-regs-only", "-mno-red-zone", "-fno-asynchronous-unwind-tables", "-fcf-protection=none"])
+        .args([
+            "-mgeneral-regs-only",
+            "-mno-red-zone",
+            "-fno-asynchronous-unwind-tables",
+            "-fcf-protection=none",
+        ])
         // Loops that fill a page must stay loops: there is no memset to call.
         .args(["-fno-builtin", "-fno-pie", "-no-pie", "-static", "-nostdlib"])
         .args(["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-T,image/guest.ld"])
@@ -26,9 +31,9 @@ fn main() {
     match compiler.status() {
         Ok(status) if status.success() => println!("cargo::rustc-env=GUEST_ELF={}", image.display()),
         Ok(status) => refuse(&format!("compiling image/guest.c failed ({status})")),
-        Err(error) => {
-            refuse(&format!("no C compiler for image/guest.c ({error}): install one, e.g. apt-get install gcc"))
-        }
+        Err(error) => refuse(&format!(
+            "no C compiler for image/guest.c ({error}): install one, e.g. apt-get install gcc"
+        )),
     }
 }
 

@@ -1,1 +1,20 @@
-//! placeholder
+//! Drives a daemon through consecutive BRANCHes under known conditions and writes down what it measured.
+//!
+//! This crate produces samples; it judges none. Whatever it puts on a host, mounts, loop devices,
+//! processes and files, belongs to a guard that takes it away again, and lies below one work folder
+//! that the next run clears if this one was killed.
+
+pub mod api;
+pub mod cell;
+pub mod error;
+pub mod files;
+pub mod host;
+pub mod interrupt;
+pub mod progress;
+pub mod site;
+pub mod summary;
+pub mod sweep;
+pub mod trial;
+pub mod work;
+
+pub use error::Error;

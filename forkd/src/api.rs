@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub vcpus: u8,
     /// Disk space its files take, in bytes.
     pub physical_bytes: u64,
+    /// Whether it was on disk before it became visible.
+    pub durable: bool,
     /// Root file system image that it was booted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
@@ -149,6 +151,10 @@ pub struct BranchRequest {
     /// How the bytes get to disk; the daemon's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_path: Option<DataPath>,
+    /// Whether the answer waits until the snapshot is on disk; true when absent. With false it is visible and
+    /// whole, and a power cut may still take it or damage it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
 }
 
 /// What Firecracker writes during the pause.

@@ -139,6 +139,7 @@ impl Daemon {
             parent: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,
+            durable: true,
             mem_mib,
             vcpus,
             rootfs: source.rootfs().map(|path| path.display().to_string()),
@@ -203,8 +204,7 @@ impl Daemon {
         &self,
         id: &str,
         tag: Option<Tag>,
-        mode: BranchMode,
-        data_path: Option<DataPath>,
+        (mode, data_path, durable): (BranchMode, Option<DataPath>, bool),
     ) -> Result<crate::api::Branch, OperationError> {
         let sandbox = self.sandbox(id)?;
         let tag = match tag {
@@ -212,7 +212,7 @@ impl Daemon {
             // Hexadecimal digits and dashes are a tag.
             None => format!("branch-{}", unique::hex(6)).parse().expect("a generated tag is valid"),
         };
-        let plan = Plan { tag, mode, data_path: data_path.unwrap_or(self.config.data_path) };
+        let plan = Plan { tag, mode, data_path: data_path.unwrap_or(self.config.data_path), durable };
         Ok(branch::branch(&self.store, &self.config.firecracker.version, sandbox, plan).await?)
     }
 
@@ -229,7 +229,7 @@ impl Daemon {
 }
 
 fn describe(snapshot: &Opened) -> Snapshot {
-    let Manifest { tag, created_at_unix, branched_from, mem_mib, vcpus, rootfs, .. } =
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } =
         snapshot.manifest.clone();
     Snapshot {
         tag,
@@ -240,6 +240,7 @@ fn describe(snapshot: &Opened) -> Snapshot {
         vcpus,
         // 0 where it was deleted a moment ago.
         physical_bytes: snapshot.physical_bytes().unwrap_or(0),
+        durable,
         rootfs,
     }
 }

@@ -1,7 +1,16 @@
-//! What the kernel side and the user side must agree on: the records that cross the ring buffer, and
-//! the one list of BRANCH phases that the daemon measures and the reports name.
+//! What the kernel side and the user side must agree on: the records that cross the ring buffer, the
+//! counters and the control word beside it, and the one list of BRANCH phases that the daemon measures
+//! and the reports name.
 #![no_std]
 
+mod control;
+mod loss;
 mod phase;
+mod record;
 
+pub use control::{Control, MAX_TARGETS};
+pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
+pub use record::{
+    COMM_LEN, Head, Kind, MAX_FRAMES, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
+};

@@ -1,1 +1,23 @@
-//! placeholder
+//! Kernel events to reports: kernel event -> decoded record -> interval -> report.
+//!
+//! Each stage takes only what the stage before it made. [`decode`], [`order`], [`gaps`], [`interval`] and
+//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`symbolize`] alone reads binaries
+//! and kernel symbols. [`offcpu::Session`] puts them together.
+
+pub mod aggregate;
+pub mod btf;
+pub mod comm;
+pub mod decode;
+mod drain;
+mod error;
+pub mod gaps;
+pub mod interval;
+mod load;
+mod object;
+pub mod offcpu;
+pub mod order;
+mod proc;
+pub mod symbolize;
+
+pub use error::{AttachError, Fault, FinishError};
+pub use proc::monotonic_ns;

@@ -1,5 +1,12 @@
 //! What the suite says, as types that serialise, and the renderers that draw them.
 //!
-//! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace.
+//! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace. Every
+//! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
 pub mod offcpu;
+pub mod plot;
+pub mod run;
+pub mod stats;
+pub mod sweep;
+mod text;
+mod units;

@@ -35,6 +35,8 @@ pub struct Plan {
     pub mode: BranchMode,
     /// How it gets to disk.
     pub data_path: DataPath,
+    /// Whether it is synced before it becomes visible.
+    pub durable: bool,
 }
 
 /// Why there is no new snapshot.
@@ -96,7 +98,7 @@ impl BranchError {
 }
 
 /// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
-/// [`PauseError::StuckPaused`]; the snapshot is there whole and durable, or not at all.
+/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at all.
 ///
 /// Must run in a task of its own: dropping the future half-way leaves the guest paused.
 pub async fn branch(
@@ -264,6 +266,7 @@ impl Work<'_> {
             parent: Some(origin.tag.clone()),
             mode,
             data_path: plan.data_path,
+            durable: plan.durable,
             mem_mib: origin.mem_mib,
             vcpus: origin.vcpus,
             rootfs: origin.rootfs.clone(),

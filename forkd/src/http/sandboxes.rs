@@ -89,6 +89,7 @@ pub(super) async fn branch(
         (None, Some(true)) => BranchMode::Diff,
         (None, Some(false) | None) => BranchMode::Full,
     };
-    let branch = async move { daemon.branch(&id, tag, mode, request.data_path).await };
+    let how = (mode, request.data_path, request.durable.unwrap_or(true));
+    let branch = async move { daemon.branch(&id, tag, how).await };
     Ok((StatusCode::CREATED, Json(to_its_end(branch).await??)))
 }

@@ -27,6 +27,8 @@ pub struct Manifest {
     pub mode: BranchMode,
     /// How it got to disk.
     pub data_path: DataPath,
+    /// Its files were synced before it became visible. Without that, a power cut may have damaged it.
+    pub durable: bool,
     /// Guest memory in MiB; the memory file has exactly this size.
     pub mem_mib: u32,
     /// Virtual CPUs.

@@ -41,15 +41,18 @@ impl Staging {
         self.dir.join(DIFF_FILE)
     }
 
-    /// Makes the snapshot durable and visible, in this order: memory and state synced, the diff deleted, the
-    /// manifest written and synced, the directory synced, renamed to the tag, and the root synced.
+    /// Makes the snapshot visible, in this order: memory and state synced, the diff deleted, the manifest
+    /// written and synced, the directory synced, renamed to the tag, and the root synced. Nothing is synced
+    /// where the manifest does not say that it is durable.
     ///
     /// Blocks for as long as the disk takes. On an error nothing is visible and everything is deleted.
     pub fn publish(mut self, manifest: &Manifest) -> Result<PathBuf, StoreError> {
         for path in [self.memory_path(), self.vmstate_path()] {
             let file = File::open(&path).map_err(at("open", &path))?;
-            file.sync_all().map_err(at("sync", &path))?;
             file.set_permissions(Permissions::from_mode(0o600)).map_err(at("restrict", &path))?;
+            if manifest.durable {
+                file.sync_all().map_err(at("sync", &path))?;
+            }
         }
         match fs::remove_file(self.diff_path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -57,12 +60,16 @@ impl Staging {
             }
             _ => {}
         }
-        write_durably(&self.dir.join(MANIFEST_FILE), manifest)?;
-        sync_dir(&self.dir)?;
+        write_manifest(&self.dir.join(MANIFEST_FILE), manifest)?;
+        if manifest.durable {
+            sync_dir(&self.dir)?;
+        }
         let visible = self.root.join(self.reservation.tag().as_str());
         fs::rename(&self.dir, &visible).map_err(at("rename to", &visible))?;
         self.published = true;
-        sync_dir(&self.root)?;
+        if manifest.durable {
+            sync_dir(&self.root)?;
+        }
         Ok(visible)
     }
 }
@@ -77,12 +84,13 @@ impl Drop for Staging {
     }
 }
 
-fn write_durably(path: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), StoreError> {
     let mut text = serde_json::to_vec_pretty(manifest).map_err(|error| at("encode", path)(error.into()))?;
     text.push(b'\n');
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(at("create", path))?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(at("write", path))
+    file.write_all(&text).map_err(at("write", path))?;
+    if manifest.durable { file.sync_all().map_err(at("sync", path)) } else { Ok(()) }
 }
 
 /// Makes the names in `dir` durable.

@@ -251,6 +251,7 @@ mod tests {
             parent: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,
+            durable: true,
             mem_mib: 1,
             vcpus: 1,
             rootfs: None,

@@ -68,12 +68,20 @@ impl Modelled<'_> {
 }
 
 fn branch(host: &Host, id: &str, tag: &str, mode: BranchMode, data_path: DataPath) -> Result<Branch> {
-    let request =
-        BranchRequest { tag: Some(tag.into()), mode: Some(mode), diff: None, data_path: Some(data_path) };
+    let request = BranchRequest {
+        tag: Some(tag.into()),
+        mode: Some(mode),
+        data_path: Some(data_path),
+        ..BranchRequest::default()
+    };
     let branch = host.branch(id, &request)?;
     assert_eq!((branch.tag.as_str(), branch.mode, branch.data_path), (tag, mode, data_path));
     assert_eq!(branch.warnings, [""; 0]);
     Ok(branch)
+}
+
+fn diff_request() -> BranchRequest {
+    BranchRequest { mode: Some(BranchMode::Diff), ..BranchRequest::default() }
 }
 
 /// Compares every page that commands may touch, in the file and in a child that runs.
@@ -144,6 +152,14 @@ fn deleted_base() -> Outcome {
         host.call::<()>(hyper::Method::DELETE, &format!("/v1/snapshots/{doomed}"), None::<&()>)?;
     }
     require_memory(&host, "b3", &source.memory)?;
+    source.live(4)?;
+    let request = BranchRequest { tag: Some("b4".into()), durable: Some(false), ..diff_request() };
+    host.branch(&source.id, &request)?;
+    require_memory(&host, "b4", &source.memory)?;
+    let durable: Vec<(String, bool)> =
+        host.snapshots()?.into_iter().map(|snapshot| (snapshot.tag, snapshot.durable)).collect();
+    assert!(durable.contains(&("b3".into(), true)) && durable.contains(&("b4".into(), false)), "{durable:?}");
+    host.call::<()>(hyper::Method::DELETE, "/v1/snapshots/b4", None::<&()>)?;
     let tags: Vec<String> = host.snapshots()?.into_iter().map(|snapshot| snapshot.tag).collect();
     assert_eq!(tags, ["b3"]);
     Ok(())

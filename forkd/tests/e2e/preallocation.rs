@@ -86,7 +86,7 @@ fn warning() -> Outcome {
         tag: Some("b".into()),
         mode: Some(BranchMode::Diff),
         data_path: Some(DataPath::Fallocate),
-        diff: None,
+        ..BranchRequest::default()
     };
     let branch = host.branch(&source, &request)?;
     assert_eq!(branch.warnings, ["the file system cannot preallocate: the destination is sparse"]);

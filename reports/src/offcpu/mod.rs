@@ -1,8 +1,14 @@
 //! Off-CPU time of one process, by thread and by stack.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+mod flamegraph;
+mod folded;
+mod loss;
+mod table;
 
 /// The `schema` of [`OffCpu`]: the number grows with every change that a reader could trip over.
 pub const SCHEMA: &str = "forkd.offcpu/1";
@@ -95,10 +101,99 @@ pub enum State {
 /// Who ended a wait.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Waker {
-    /// Thread id in the initial pid namespace; 0 is a CPU's idle task.
+    /// Thread id in the initial pid namespace; 0 is a CPU's idle task, or an interrupt.
     pub tid: u32,
-    /// The thread's name.
+    /// The thread's name, or the interrupt's: `apic_timer_interrupt`, `softirq`.
     pub comm: String,
-    /// The wake-up came from an interrupt: the thread named here was only interrupted by it.
+    /// The wake-up came from an interrupt: no thread is named, because whichever ran was only interrupted.
     pub interrupt: bool,
+}
+
+/// What [`render`] can make of an [`OffCpu`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text of at most 80 columns for a terminal.
+    Table,
+    /// One line a stack, outermost frame first, in microseconds: the input of flame graph tools.
+    Folded,
+    /// A flame graph that opens in any browser.
+    Svg,
+    /// The model itself.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "table" => Ok(Self::Table),
+            "folded" => Ok(Self::Folded),
+            "svg" => Ok(Self::Svg),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("no format is called '{name}': use table, folded, svg or json")),
+        }
+    }
+}
+
+/// Why a report could not be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// No wait lasted half a microsecond or more, and a flame graph of nothing is an error message in red.
+    #[error("nothing to draw: no off-CPU time was recorded in {} ms", window_ns / 1_000_000)]
+    Empty {
+        /// Length of the window.
+        window_ns: u64,
+    },
+    /// The flame graph could not be laid out.
+    #[error("the flame graph could not be drawn: {0}")]
+    FlameGraph(std::io::Error),
+    /// The model could not be serialised.
+    #[error("the report could not be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Draws `report`: the whole file as bytes. The same report gives the same bytes.
+pub fn render(report: &OffCpu, format: Format) -> Result<Vec<u8>, RenderError> {
+    match format {
+        Format::Table => Ok(table::render(report).into_bytes()),
+        Format::Folded => Ok(folded::render(report).into_bytes()),
+        Format::Svg => flamegraph::render(report),
+        Format::Json => {
+            let mut json = serde_json::to_vec_pretty(report)?;
+            json.push(b'\n');
+            Ok(json)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Format, OffCpu, RenderError, SCHEMA, render};
+
+    /// The recorded report that the golden files draw.
+    pub(crate) fn report() -> OffCpu {
+        serde_json::from_str(include_str!("../../tests/golden/offcpu.json")).expect("the report parses")
+    }
+
+    #[test]
+    fn the_json_rendering_reads_back_as_the_same_report() {
+        let json = render(&report(), Format::Json).unwrap();
+        assert_eq!(serde_json::from_slice::<OffCpu>(&json).unwrap(), report());
+        assert_eq!(report().schema, SCHEMA);
+    }
+
+    #[test]
+    fn a_flame_graph_of_nothing_is_refused() {
+        let mut empty = report();
+        empty.stacks.clear();
+        assert!(matches!(render(&empty, Format::Svg), Err(RenderError::Empty { .. })));
+        assert_eq!(render(&empty, Format::Folded).unwrap(), b"");
+    }
+
+    #[test]
+    fn formats_go_by_their_names() {
+        assert_eq!("svg".parse(), Ok(Format::Svg));
+        assert!("png".parse::<Format>().unwrap_err().contains("use table, folded, svg or json"));
+    }
 }

@@ -1,0 +1,80 @@
+//! The facts of the machine that a reader needs to compare two runs.
+
+use std::fs;
+use std::path::Path;
+
+use reports::run::{Machine, Root};
+
+use super::{device, mountinfo};
+use crate::Error;
+
+/// The host.
+pub fn machine() -> Machine {
+    let cpus: Vec<String> = values("/proc/cpuinfo", "processor");
+    Machine {
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        cpu_model: values("/proc/cpuinfo", "model name").pop().unwrap_or_else(|| "unknown".to_owned()),
+        cpus: cpus.len() as u32,
+        mem_mib: meminfo_kib("MemTotal").unwrap_or(0) / 1024,
+    }
+}
+
+/// The file system below the folder `path`, which cells call `root`.
+pub fn root(root: &str, path: &Path) -> Result<Root, Error> {
+    let Some(mount) = mountinfo::of(path)? else {
+        return Ok(unknown_root(root));
+    };
+    let below = device::by_number(&mount.device);
+    let image = below.as_ref().and_then(|below| device::loop_file(&below.name));
+    let image_mount =
+        image.as_deref().and_then(Path::parent).and_then(|folder| mountinfo::of(folder).ok()?);
+    Ok(Root {
+        root: root.to_owned(),
+        file_system: mount.file_system,
+        mount_options: mount.options,
+        device: below,
+        backing_device: image_mount.and_then(|mount| device::by_number(&mount.device)),
+    })
+}
+
+/// A root of a daemon that runs on another host.
+pub fn unknown_root(root: &str) -> Root {
+    let unknown = || "unknown".to_owned();
+    Root {
+        root: root.to_owned(),
+        file_system: unknown(),
+        mount_options: unknown(),
+        device: None,
+        backing_device: None,
+    }
+}
+
+/// A line of `/proc/meminfo`, in KiB.
+pub fn meminfo_kib(name: &str) -> Option<u64> {
+    values("/proc/meminfo", name).pop()?.strip_suffix(" kB")?.trim().parse().ok()
+}
+
+/// Values of all lines `name: value` of a file in /proc.
+fn values(path: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{machine, root};
+    use std::path::Path;
+
+    #[test]
+    fn the_machine_has_a_kernel_a_processor_and_memory() {
+        let machine = machine();
+        assert!(!machine.kernel.is_empty() && machine.cpus > 0 && machine.mem_mib > 0, "{machine:?}");
+    }
+
+    #[test]
+    fn a_root_names_its_file_system() {
+        let proc = root("daemon", Path::new("/proc")).unwrap();
+        assert_eq!((proc.root.as_str(), proc.file_system.as_str(), proc.device), ("daemon", "proc", None));
+    }
+}

@@ -1,0 +1,7 @@
+//! What the host is, has and does: facts for the report, and conditions before a measurement.
+
+pub mod device;
+pub mod facts;
+pub mod mountinfo;
+pub mod tools;
+pub mod writeback;

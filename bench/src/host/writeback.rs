@@ -1,0 +1,29 @@
+//! Waits until the host has written its dirty pages, so that a trial begins with idle disks.
+
+use std::time::{Duration, Instant};
+
+use super::facts::meminfo_kib;
+
+/// Dirty and in-flight memory below which disks count as idle: a few log files are always dirty.
+const LOW_KIB: u64 = 4 * 1024;
+const POLL: Duration = Duration::from_millis(50);
+
+/// Syncs and waits until little is dirty, `limit` at most. `Err` carries the KiB still dirty then.
+pub async fn drain(limit: Duration) -> Result<(), u64> {
+    let deadline = Instant::now() + limit;
+    // Blocks for as long as the disks take; a signal must not wait for it.
+    let synced = tokio::task::spawn_blocking(rustix::fs::sync);
+    let _ = tokio::time::timeout(limit, synced).await;
+    loop {
+        let kib = pending_kib();
+        match kib {
+            ..=LOW_KIB => return Ok(()),
+            _ if Instant::now() >= deadline => return Err(kib),
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+fn pending_kib() -> u64 {
+    ["Dirty", "Writeback"].into_iter().filter_map(meminfo_kib).sum()
+}

@@ -1,0 +1,93 @@
+//! The table at the end of a sweep, at most 80 columns wide.
+
+use std::fmt::Write;
+
+use reports::stats::Spread;
+use reports::sweep::Sweep;
+
+/// Pauses that fit beside the widest usual cell name.
+const COLUMNS: usize = 7;
+
+/// Pauses in milliseconds, one row a cell, one column a BRANCH index; medians where there are several trials.
+pub fn table(sweep: &Sweep) -> String {
+    let cells = sweep.cells();
+    let trials = sweep.samples.iter().map(|sample| sample.trial).max().unwrap_or(0);
+    let last = sweep.samples.iter().map(|sample| sample.branch_idx).max().unwrap_or(0);
+    let width = cells.iter().map(|cell| cell.len()).max().unwrap_or(0).max("cell".len());
+    let what = match trials {
+        0 | 1 => "pause_ms by BRANCH".to_owned(),
+        _ => format!("median pause_ms of {trials} trials by BRANCH"),
+    };
+    let mut out = format!("{what}\n");
+    let indices: Vec<u32> = (1..=last).collect();
+    for block in indices.chunks(COLUMNS) {
+        row(&mut out, width, "cell", block.iter().map(u32::to_string));
+        for cell in &cells {
+            let medians = sweep.pauses_by_index(cell);
+            let median = |index: &u32| {
+                let trials =
+                    medians.iter().find(|(found, _)| found == index).map(|(_, trials)| trials.clone());
+                let spread = trials.and_then(Spread::of);
+                spread.map_or_else(|| "-".to_owned(), |spread| milliseconds(spread.median))
+            };
+            row(&mut out, width, cell, block.iter().map(median));
+        }
+    }
+    out
+}
+
+/// Seven columns at most, up to a pause of two hours.
+fn milliseconds(value: f64) -> String {
+    if value < 99_999.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+fn row(out: &mut String, width: usize, name: &str, values: impl Iterator<Item = String>) {
+    let values: String = values.map(|value| format!(" {value:>7}")).collect();
+    writeln!(out, "{name:<width$}{values}").expect("a String takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+    use reports::sweep::{Sample, Sweep};
+
+    fn sample(cell: &str, trial: u32, branch_idx: u32, pause_ms: f64) -> Sample {
+        Sample {
+            cell: cell.to_owned(),
+            data_path: "naive".to_owned(),
+            root: "tmpfs".to_owned(),
+            file_system: "tmpfs".to_owned(),
+            mem_mib: 64,
+            dirty_pages: 256,
+            gap_ms: 0,
+            trial,
+            branch_idx,
+            pause_ms,
+            diff_ms: pause_ms,
+            diff_physical_bytes: 0,
+            phases_ns: Vec::new(),
+            start_unix_ms: 0,
+        }
+    }
+
+    #[test]
+    fn medians_stand_under_their_index_and_missing_ones_are_dashes() {
+        let samples =
+            vec![sample("a@tmpfs", 1, 1, 10.0), sample("a@tmpfs", 2, 1, 20.0), sample("b", 1, 2, 7.25)];
+        assert_eq!(
+            table(&Sweep { phases: Vec::new(), samples }),
+            "median pause_ms of 2 trials by BRANCH\n\
+             cell          1       2\n\
+             a@tmpfs    15.0       -\n\
+             b             -     7.2\n"
+        );
+    }
+
+    #[test]
+    fn many_branches_go_on_in_a_block_below_and_no_line_is_wider_than_80() {
+        let samples = (1..=20).map(|index| sample("fallocate@ext4-loop", 1, index, 123_456.7)).collect();
+        let table = table(&Sweep { phases: Vec::new(), samples });
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert_eq!(table.matches("fallocate@ext4-loop").count(), 3);
+    }
+}

@@ -1,0 +1,24 @@
+//! The one word that user space writes and every program reads first.
+
+/// The most processes that one session can watch.
+pub const MAX_TARGETS: usize = 16;
+
+/// What the programs do. The value of the only entry of the `CONTROL` map.
+///
+/// An array that is scanned costs less than a hash lookup at these sizes, and the verifier turns the
+/// lookup of an array map into plain loads.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Control {
+    /// 0: every program returns at once. Anything else: they record.
+    pub armed: u32,
+    /// How many entries of `targets` are in use, at most [`MAX_TARGETS`].
+    pub target_count: u32,
+    /// Thread group ids, in the initial pid namespace, of the processes to watch.
+    pub targets: [u32; MAX_TARGETS],
+}
+
+impl Control {
+    /// Records nothing and watches nobody.
+    pub const IDLE: Self = Self { armed: 0, target_count: 0, targets: [0; MAX_TARGETS] };
+}

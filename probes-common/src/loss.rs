@@ -1,0 +1,53 @@
+//! Everything that keeps an event, or a part of one, from reaching user space has a name here.
+
+/// Why an event, or a part of one, was not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Loss {
+    /// The ring buffer had no room: the whole event is lost.
+    RingFull,
+    /// The kernel gave no stack: the event is there, without one.
+    StackFailed,
+    /// The stack is as deep as the kernel records (`kernel.perf_event_max_stack`), so it may be cut.
+    StackTruncated,
+    /// A user thread left the CPU, and where it had entered the kernel could not be read.
+    RegistersMissing,
+}
+
+impl Loss {
+    /// Every cause that the kernel side counts, in the order of [`CpuCounters::lost`].
+    pub const ALL: [Self; 4] =
+        [Self::RingFull, Self::StackFailed, Self::StackTruncated, Self::RegistersMissing];
+
+    /// The cause's name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::StackFailed => "stack_failed",
+            Self::StackTruncated => "stack_truncated",
+            Self::RegistersMissing => "registers_missing",
+        }
+    }
+}
+
+/// One CPU's counters. The value of the only entry of the per-CPU `COUNTERS` map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CpuCounters {
+    /// Records this CPU tried to write; the next record's sequence number.
+    pub attempted: u64,
+    /// What was lost, indexed by [`Loss`].
+    pub lost: [u64; Loss::ALL.len()],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Loss;
+
+    #[test]
+    fn all_lists_every_cause_once_in_discriminant_order() {
+        for (index, cause) in Loss::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, index);
+        }
+    }
+}

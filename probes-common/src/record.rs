@@ -1,0 +1,82 @@
+//! The records, as they lie in the ring buffer: a [`Head`], the body that its kind calls for, then
+//! `frames` kernel return addresses, innermost first, of eight bytes each. Native byte order.
+
+/// Length of a thread's name in the kernel, with the terminating NUL.
+pub const COMM_LEN: usize = 16;
+
+/// Frames that one record can carry: the kernel's own default for `kernel.perf_event_max_stack`.
+pub const MAX_FRAMES: usize = 127;
+
+/// Flag: the scheduler took the CPU away; the thread had not asked to sleep.
+pub const PREEMPTED: u8 = 1;
+/// Flag: the kernel gave no stack for this event.
+pub const STACK_FAILED: u8 = 2;
+/// Flag: the stack is as deep as the kernel records, and may be cut.
+pub const STACK_TRUNCATED: u8 = 4;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A watched thread left a CPU. Body: [`SwitchOut`]; frames: its own kernel stack.
+    SwitchOut = 1,
+    /// A watched thread got a CPU. No body, no frames: the previous thread is still current there.
+    SwitchIn = 2,
+    /// A watched thread is being woken. Body: [`Other`], the waker; frames: the waker's kernel stack.
+    Waking = 3,
+    /// A watched thread was born and may run. Body: [`Other`], the thread that made it; no frames.
+    Born = 4,
+}
+
+/// The start of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Head {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The number of records that this CPU had tried to write before this one: a gap is a loss.
+    pub sequence: u64,
+    /// The thread's start, in nanoseconds of CLOCK_MONOTONIC. With `tid` it names the thread even
+    /// where the id was used again.
+    pub start_ns: u64,
+    /// The watched thread, in the initial pid namespace.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// The CPU that wrote the record.
+    pub cpu: u32,
+    /// Return addresses after the body.
+    pub frames: u16,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`].
+    pub flags: u8,
+}
+
+/// What a [`Kind::SwitchOut`] adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SwitchOut {
+    /// Where the thread entered the kernel from user space; 0 where it never did.
+    pub user_ip: u64,
+    /// The tracepoint's `prev_state`, as it came: a mask, to be tested bit by bit.
+    pub prev_state: u32,
+    /// Keeps the size a multiple of eight, and is written, so that no stale byte leaves the kernel.
+    pub reserved: u32,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// The thread on the other side of an event: the waker, or the one that made a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Other {
+    /// Its id in the initial pid namespace; 0 is a CPU's idle task, and as valid as any other.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 32 && size_of::<Other>() == 24);

@@ -1,0 +1,29 @@
+//! The maps, by the names under which user space finds them.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use probes_common::{Control, CpuCounters};
+
+use crate::emit::{SwitchOutRecord, WakingRecord};
+
+/// One entry: whether to record, and whom to watch.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// One entry a CPU: sequence numbers and losses.
+#[map]
+pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// The records on their way out. User space sets the size at load.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+
+/// Where a switch-out record is put together: it is too large for the stack of a program. A program
+/// never runs twice at once on one CPU (the kernel counts such entries as recursion misses instead),
+/// so one a CPU is enough, as long as no two programs share it.
+#[map]
+pub static SWITCH_OUT: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for wake-ups, which also come in interrupts.
+#[map]
+pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 0);

@@ -1,0 +1,116 @@
+//! Switches, wake-ups and births.
+//!
+//! The arguments are those of the tracepoints' prototypes in include/trace/events/sched.h; user space
+//! has checked them against the running kernel's type information before it loads these.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probes_common::{Control, CpuCounters, Kind, Loss, PREEMPTED, SwitchOut};
+
+use crate::emit::{
+    BornRecord, count, counters, current_as_other, current_comm, emit_plain, emit_with_stack, head,
+    kernel_stack,
+};
+use crate::maps::{CONTROL, SWITCH_OUT, WAKING};
+use crate::task::Task;
+
+/// `sched_switch(bool preempt, struct task_struct *prev, *next, unsigned int prev_state)`.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(context: BtfTracePointContext) -> i32 {
+    let Some(control) = armed() else { return 0 };
+    let (prev, next) = (task(&context, 1), task(&context, 2));
+    let prev_is_watched = prev.is_watched(control);
+    let next_is_watched = next.is_watched(control);
+    if !prev_is_watched && !next_is_watched {
+        return 0;
+    }
+    let Some(counters) = counters() else { return 0 };
+    if prev_is_watched {
+        switch_out(&context, counters, prev);
+    }
+    if next_is_watched {
+        let mut record = head(counters, next, Kind::SwitchIn);
+        emit_plain(counters, &mut record);
+    }
+    0
+}
+
+/// `prev` is still current here: stack, registers and name are its own.
+#[inline(always)]
+fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: Task) {
+    let Some(record) = SWITCH_OUT.get_ptr_mut(0) else { return };
+    let mut start = head(counters, prev, Kind::SwitchOut);
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
+    start.frames = stack.frames();
+    start.flags = stack.flags;
+    if context.arg::<u8>(0) != 0 {
+        start.flags |= PREEMPTED;
+    }
+    let user_ip = if prev.is_kernel_thread() { 0 } else { user_ip(counters) };
+    let body = SwitchOut { user_ip, prev_state: context.arg(3), reserved: 0, comm: current_comm() };
+    // SAFETY: as above.
+    unsafe {
+        (*record).head = start;
+        (*record).body = body;
+    }
+    emit_with_stack(counters, record, &stack);
+}
+
+#[inline(always)]
+fn user_ip(counters: *mut CpuCounters) -> u64 {
+    let ip = Task::current().user_ip();
+    if ip == 0 {
+        count(counters, Loss::RegistersMissing);
+    }
+    ip
+}
+
+/// `sched_waking(struct task_struct *p)`: runs in the waker's context, which `sched_wakeup` need not.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(context: BtfTracePointContext) -> i32 {
+    let Some(control) = armed() else { return 0 };
+    let woken = task(&context, 0);
+    if !woken.is_watched(control) {
+        return 0;
+    }
+    let (Some(counters), Some(record)) = (counters(), WAKING.get_ptr_mut(0)) else { return 0 };
+    let mut start = head(counters, woken, Kind::Waking);
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    let stack = unsafe { kernel_stack(&context, counters, &raw mut (*record).frames) };
+    start.frames = stack.frames();
+    start.flags = stack.flags;
+    let body = current_as_other();
+    // SAFETY: as above.
+    unsafe {
+        (*record).head = start;
+        (*record).body = body;
+    }
+    emit_with_stack(counters, record, &stack);
+    0
+}
+
+/// `sched_wakeup_new(struct task_struct *p)`: the new task may run; its maker is current.
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new(context: BtfTracePointContext) -> i32 {
+    let Some(control) = armed() else { return 0 };
+    let born = task(&context, 0);
+    if !born.is_watched(control) {
+        return 0;
+    }
+    let Some(counters) = counters() else { return 0 };
+    let mut record = BornRecord { head: head(counters, born, Kind::Born), body: current_as_other() };
+    emit_plain(counters, &mut record);
+    0
+}
+
+#[inline(always)]
+fn armed() -> Option<&'static Control> {
+    CONTROL.get(0).filter(|control| control.armed != 0)
+}
+
+#[inline(always)]
+fn task(context: &BtfTracePointContext, argument: usize) -> Task {
+    // SAFETY: every caller names an argument of type `struct task_struct *`.
+    unsafe { Task::from_argument(context.arg(argument)) }
+}

@@ -1,0 +1,261 @@
+//! Intervals to the report: sums by thread and by stack.
+
+use std::collections::{BTreeMap, HashMap};
+
+use reports::offcpu::{Stack, State, Thread, Waker};
+
+use crate::comm::Comm;
+use crate::decode::ThreadId;
+use crate::interval::{self, Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
+
+/// Gives addresses names.
+pub trait Names {
+    /// Names of the frames of a kernel stack, innermost first, without those of the tracing itself.
+    fn kernel(&mut self, frames: &[u64]) -> Vec<String>;
+    /// The function that holds a user instruction of the watched process.
+    fn user(&mut self, ip: u64) -> String;
+}
+
+/// Sums, as intervals come in.
+#[derive(Debug, Default)]
+pub struct Totals {
+    threads: BTreeMap<ThreadId, ThreadTotal>,
+    waits: HashMap<(ThreadId, OffCpu), Sum>,
+    min_ns: u64,
+    shorter: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ThreadTotal {
+    off_cpu_ns: u64,
+    run_queue_ns: u64,
+    on_cpu_ns: u64,
+    unknown_ns: u64,
+    switches: u64,
+    truncated: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    ns: u64,
+    count: u64,
+}
+
+/// The two lists of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tables {
+    /// Threads, most off-CPU time first.
+    pub threads: Vec<Thread>,
+    /// Stacks, longest first.
+    pub stacks: Vec<Stack>,
+}
+
+impl Totals {
+    /// Sums whose `stacks` leave out intervals shorter than `min_ns`; `threads` sum everything.
+    pub fn new(min_ns: u64) -> Self {
+        Self { min_ns, ..Self::default() }
+    }
+
+    /// Adds one interval.
+    pub fn add(&mut self, interval: &Interval) {
+        let length_ns = interval.length_ns();
+        let total = self.threads.entry(interval.thread).or_default();
+        total.truncated += u64::from(interval.truncated);
+        total.switches += u64::from(interval.left_cpu);
+        match &interval.doing {
+            Doing::OnCpu => total.on_cpu_ns += length_ns,
+            Doing::Unknown => total.unknown_ns += length_ns,
+            Doing::OffCpu(off) => {
+                total.off_cpu_ns += length_ns;
+                if off.wait.is_runnable() {
+                    total.run_queue_ns += length_ns;
+                }
+                self.add_wait(interval.thread, off, length_ns);
+            }
+        }
+    }
+
+    fn add_wait(&mut self, thread: ThreadId, off: &OffCpu, length_ns: u64) {
+        if length_ns < self.min_ns {
+            self.shorter += 1;
+            return;
+        }
+        let sum = self.waits.entry((thread, off.clone())).or_default();
+        sum.ns += length_ns;
+        sum.count += 1;
+    }
+
+    /// Off-CPU intervals that were left out of the stacks for being short.
+    pub const fn shorter(&self) -> u64 {
+        self.shorter
+    }
+
+    /// The report's tables. Stacks that differ in addresses only, and read the same, become one.
+    pub fn tables(self, notes: &[ThreadNote], names: &mut dyn Names) -> Tables {
+        let comms: HashMap<ThreadId, Comm> =
+            notes.iter().filter_map(|note| Some((note.thread, note.comm?))).collect();
+        let comm = |thread: ThreadId| comms.get(&thread).map_or_else(String::new, |comm| comm.text().into());
+        let mut threads: Vec<Thread> =
+            self.threads.iter().map(|(id, total)| thread_row(*id, comm(*id), total)).collect();
+        threads.sort_by_key(|row| (std::cmp::Reverse(row.off_cpu_ns), row.tid));
+        let mut merged: HashMap<(ThreadId, Named), Sum> = HashMap::new();
+        for ((thread, off), sum) in self.waits {
+            let slot = merged.entry((thread, named(&off, names))).or_default();
+            slot.ns += sum.ns;
+            slot.count += sum.count;
+        }
+        let mut stacks: Vec<Stack> = merged
+            .into_iter()
+            .map(|((thread, named), sum)| stack_row(thread, comm(thread), named, sum))
+            .collect();
+        stacks.sort_by(|a, b| {
+            (b.ns, a.tid, &a.kernel, &a.waker, a.state).cmp(&(a.ns, b.tid, &b.kernel, &b.waker, b.state))
+        });
+        Tables { threads, stacks }
+    }
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Named {
+    state: State,
+    kernel: Vec<String>,
+    user: Vec<String>,
+    waker: Option<Waker>,
+}
+
+fn named(off: &OffCpu, names: &mut dyn Names) -> Named {
+    let kernel = match &off.stack {
+        KernelStack::Addresses(frames) => names.kernel(frames),
+        KernelStack::Names(frames) => frames.to_vec(),
+        KernelStack::Missing => Vec::new(),
+    };
+    let waker = off.waker.as_ref().map(|waker| named_waker(waker, names));
+    let user = off.user_ip.map(|ip| names.user(ip)).into_iter().collect();
+    Named { state: state(off.wait), kernel, user, waker }
+}
+
+/// Who woke. Which thread an interrupt came upon is chance, so the interrupt is named in its place.
+fn named_waker(waker: &interval::Waker, names: &mut dyn Names) -> Waker {
+    match interrupt(&names.kernel(&waker.stack)) {
+        Some(name) => Waker { tid: 0, comm: name, interrupt: true },
+        None => Waker { tid: waker.peer.tid, comm: waker.peer.comm.text().into(), interrupt: false },
+    }
+}
+
+/// The interrupt, hard or soft, that a kernel stack belongs to: the thread it was recorded in was then
+/// only interrupted. Interrupt entries are `asm_*` stubs (arch/x86/include/asm/idtentry.h); a page fault
+/// or another exception has such a stub too, but is the thread's own doing.
+pub fn interrupt(kernel: &[String]) -> Option<String> {
+    let entry = kernel.iter().find_map(|frame| {
+        frame.strip_prefix("asm_sysvec_").or((frame == "asm_common_interrupt").then_some("device_interrupt"))
+    });
+    let soft = || {
+        let is_soft = |frame: &String| matches!(frame.as_str(), "handle_softirqs" | "__do_softirq");
+        kernel.iter().any(is_soft).then_some("softirq")
+    };
+    entry.or_else(soft).map(str::to_owned)
+}
+
+const fn state(wait: Wait) -> State {
+    match wait {
+        Wait::Interruptible => State::Interruptible,
+        Wait::Uninterruptible => State::Uninterruptible,
+        Wait::Stopped => State::Stopped,
+        Wait::Preempted => State::Preempted,
+        Wait::RunQueue => State::RunQueue,
+        Wait::Unknown => State::Unknown,
+    }
+}
+
+const fn thread_row(id: ThreadId, comm: String, total: &ThreadTotal) -> Thread {
+    Thread {
+        tid: id.tid,
+        comm,
+        off_cpu_ns: total.off_cpu_ns,
+        run_queue_ns: total.run_queue_ns,
+        on_cpu_ns: total.on_cpu_ns,
+        unknown_ns: total.unknown_ns,
+        switches: total.switches,
+        truncated: total.truncated,
+    }
+}
+
+fn stack_row(thread: ThreadId, comm: String, named: Named, sum: Sum) -> Stack {
+    let Named { state, kernel, user, waker } = named;
+    Stack { tid: thread.tid, comm, state, ns: sum.ns, count: sum.count, kernel, user, waker }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Names an address by its number.
+    struct Numbers;
+
+    impl Names for Numbers {
+        fn kernel(&mut self, frames: &[u64]) -> Vec<String> {
+            frames.iter().map(|frame| format!("k{}", frame / 10)).collect()
+        }
+
+        fn user(&mut self, ip: u64) -> String {
+            format!("u{ip}")
+        }
+    }
+
+    const THREAD: ThreadId = ThreadId { tid: 7, start_ns: 1 };
+
+    fn asleep(start_ns: u64, end_ns: u64, frame: u64) -> Interval {
+        let off = OffCpu {
+            wait: Wait::Interruptible,
+            stack: KernelStack::Addresses(Arc::from([frame])),
+            user_ip: Some(5),
+            waker: None,
+        };
+        let doing = Doing::OffCpu(off);
+        Interval { thread: THREAD, start_ns, end_ns, doing, left_cpu: true, truncated: false }
+    }
+
+    // address 21 and 22 lie in one function, 31 in another
+    #[test]
+    fn two_call_sites_of_one_function_are_one_stack() {
+        let mut totals = Totals::new(0);
+        for interval in [asleep(0, 10, 21), asleep(20, 25, 22), asleep(30, 31, 31)] {
+            totals.add(&interval);
+        }
+        let note = ThreadNote { thread: THREAD, comm: Some(Comm::from_text("worker")) };
+        let tables = totals.tables(&[note], &mut Numbers);
+        let seen: Vec<_> =
+            tables.stacks.iter().map(|stack| (stack.kernel.join(";"), stack.ns, stack.count)).collect();
+        assert_eq!(seen, [("k2".to_owned(), 15, 2), ("k3".to_owned(), 1, 1)]);
+        assert_eq!(tables.threads[0].off_cpu_ns, 16);
+        assert_eq!(tables.threads[0].switches, 3);
+        assert_eq!(tables.threads[0].comm, "worker");
+    }
+
+    #[test]
+    fn short_intervals_leave_the_stacks_and_stay_in_the_thread() {
+        let mut totals = Totals::new(10);
+        totals.add(&asleep(0, 10, 21));
+        totals.add(&asleep(20, 25, 22));
+        assert_eq!(totals.shorter(), 1);
+        let tables = totals.tables(&[], &mut Numbers);
+        assert_eq!((tables.stacks.len(), tables.stacks[0].ns), (1, 10));
+        assert_eq!(tables.threads[0].off_cpu_ns, 15);
+    }
+
+    #[test]
+    fn interrupts_are_told_from_exceptions_and_system_calls() {
+        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let timer = ["try_to_wake_up", "asm_sysvec_apic_timer_interrupt", "main"];
+        assert_eq!(interrupt(&frames(&timer)).as_deref(), Some("apic_timer_interrupt"));
+        let disk = ["blk_complete_reqs", "handle_softirqs", "common_interrupt", "asm_common_interrupt"];
+        assert_eq!(interrupt(&frames(&disk)).as_deref(), Some("device_interrupt"));
+        let daemon = ["blk_complete_reqs", "handle_softirqs", "run_ksoftirqd"];
+        assert_eq!(interrupt(&frames(&daemon)).as_deref(), Some("softirq"));
+        assert_eq!(interrupt(&frames(&["try_to_wake_up", "asm_exc_page_fault"])), None);
+        assert_eq!(interrupt(&frames(&["futex_wake", "do_syscall_64"])), None);
+        assert_eq!(interrupt(&[]), None);
+    }
+}

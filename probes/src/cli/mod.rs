@@ -1,0 +1,56 @@
+//! The command line: one command a file.
+
+mod ending;
+pub mod offcpu;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use probes::{AttachError, Fault};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the report was written
+  1  something failed that should not have
+  2  what was asked for cannot be done: bad arguments, no such process, a file that cannot be written
+  3  this host or this user's rights do not allow it: capabilities, kernel without BTF, lockdown
+
+Environment:
+  FORKD_BPF_OBJECT  load this BPF object in place of the built-in one";
+
+/// Where the time of a process goes.
+#[derive(Debug, Parser)]
+#[command(name = "forkd-probe", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What to record.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Where a process's threads wait: asleep, preempted or queued for a CPU, by stack and waker
+    #[command(after_help = EXIT_CODES)]
+    Offcpu(offcpu::Offcpu),
+}
+
+/// An error that is the caller's to mend, though no library says so.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(pub String);
+
+/// The exit code that `--help` documents for this error.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let fault = if error.downcast_ref::<BadInput>().is_some() {
+        Fault::Input
+    } else {
+        error.downcast_ref::<AttachError>().map_or(Fault::Internal, AttachError::fault)
+    };
+    ExitCode::from(match fault {
+        Fault::Internal => 1,
+        Fault::Input => 2,
+        Fault::Host => 3,
+    })
+}

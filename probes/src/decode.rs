@@ -1,0 +1,335 @@
+//! Bytes from the ring buffer to typed records.
+
+use std::collections::HashSet;
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use probes_common::{COMM_LEN, Head, Kind, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut};
+use thiserror::Error;
+
+use crate::comm::Comm;
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The record ends before its head, body or frames do.
+    #[error("record of {0} bytes is cut short")]
+    Short(usize),
+    /// No such kind.
+    #[error("record of unknown kind {0}")]
+    Kind(u8),
+}
+
+/// Names one thread for good: ids are used again, an id with a start time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThreadId {
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// When it was made, in nanoseconds of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+}
+
+/// One event of one watched thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The CPU that wrote it.
+    pub cpu: u32,
+    /// How many records that CPU had tried to write before.
+    pub sequence: u64,
+    /// The thread it is about.
+    pub thread: ThreadId,
+    /// That thread's process.
+    pub tgid: u32,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened to a thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It left a CPU.
+    SwitchOut {
+        /// The scheduler took the CPU away.
+        preempted: bool,
+        /// The tracepoint's `prev_state`: a mask.
+        prev_state: u32,
+        /// The user instruction from which it entered the kernel.
+        user_ip: Option<u64>,
+        /// Its kernel stack.
+        stack: Stack,
+        /// Its name.
+        comm: Comm,
+    },
+    /// It got a CPU.
+    SwitchIn,
+    /// It is being woken.
+    Waking {
+        /// The thread that was current where the wake-up came from.
+        waker: Peer,
+        /// The kernel stack of that context.
+        stack: Stack,
+    },
+    /// It was made, and may run.
+    Born {
+        /// By this thread.
+        maker: Peer,
+    },
+}
+
+/// The thread on the other side of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// Thread id in the initial pid namespace; 0 is a CPU's idle task.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: Comm,
+}
+
+/// A kernel stack as the kernel handed it out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stack {
+    /// Return addresses, innermost first; empty where the kernel gave none.
+    pub frames: Arc<[u64]>,
+    /// As deep as the kernel records: the outermost frames may be missing.
+    pub truncated: bool,
+    /// The kernel refused; there is no telling what the stack was.
+    pub failed: bool,
+}
+
+/// Turns bytes into records, and keeps each distinct stack once.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    stacks: HashSet<Arc<[u64]>>,
+}
+
+impl Decoder {
+    /// Decodes one record.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Record, DecodeError> {
+        let fields = Fields(bytes);
+        let head = fields.head()?;
+        let event = match head.kind {
+            kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,
+            kind if kind == Kind::SwitchIn as u8 => Event::SwitchIn,
+            kind if kind == Kind::Waking as u8 => {
+                Event::Waking { waker: fields.peer()?, stack: self.stack(fields, &head, size_of::<Other>())? }
+            }
+            kind if kind == Kind::Born as u8 => Event::Born { maker: fields.peer()? },
+            unknown => return Err(DecodeError::Kind(unknown)),
+        };
+        Ok(Record {
+            time_ns: head.time_ns,
+            cpu: head.cpu,
+            sequence: head.sequence,
+            thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
+            tgid: head.tgid,
+            event,
+        })
+    }
+
+    fn switch_out(&mut self, fields: Fields<'_>, head: &Head) -> Result<Event, DecodeError> {
+        let body = size_of::<Head>();
+        let user_ip = fields.u64(body + offset_of!(SwitchOut, user_ip))?;
+        Ok(Event::SwitchOut {
+            preempted: head.flags & PREEMPTED != 0,
+            prev_state: fields.u32(body + offset_of!(SwitchOut, prev_state))?,
+            user_ip: (user_ip != 0).then_some(user_ip),
+            stack: self.stack(fields, head, size_of::<SwitchOut>())?,
+            comm: fields.comm(body + offset_of!(SwitchOut, comm))?,
+        })
+    }
+
+    fn stack(&mut self, fields: Fields<'_>, head: &Head, body_len: usize) -> Result<Stack, DecodeError> {
+        let start = size_of::<Head>() + body_len;
+        let frames: Vec<u64> = (0..usize::from(head.frames))
+            .map(|index| fields.u64(start + 8 * index))
+            .collect::<Result<_, _>>()?;
+        Ok(Stack {
+            frames: self.intern(frames),
+            truncated: head.flags & STACK_TRUNCATED != 0,
+            failed: head.flags & STACK_FAILED != 0,
+        })
+    }
+
+    fn intern(&mut self, frames: Vec<u64>) -> Arc<[u64]> {
+        if let Some(known) = self.stacks.get(frames.as_slice()) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<[u64]> = frames.into();
+        self.stacks.insert(Arc::clone(&shared));
+        shared
+    }
+}
+
+/// Bounds-checked reads at the offsets of the shared structures.
+#[derive(Clone, Copy)]
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(self, at: usize) -> Result<[u8; N], DecodeError> {
+        self.0
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .copied()
+            .ok_or(DecodeError::Short(self.0.len()))
+    }
+
+    fn u64(self, at: usize) -> Result<u64, DecodeError> {
+        self.array(at).map(u64::from_ne_bytes)
+    }
+
+    fn u32(self, at: usize) -> Result<u32, DecodeError> {
+        self.array(at).map(u32::from_ne_bytes)
+    }
+
+    fn comm(self, at: usize) -> Result<Comm, DecodeError> {
+        self.array::<COMM_LEN>(at).map(Comm::new)
+    }
+
+    fn head(self) -> Result<Head, DecodeError> {
+        Ok(Head {
+            time_ns: self.u64(offset_of!(Head, time_ns))?,
+            sequence: self.u64(offset_of!(Head, sequence))?,
+            start_ns: self.u64(offset_of!(Head, start_ns))?,
+            tid: self.u32(offset_of!(Head, tid))?,
+            tgid: self.u32(offset_of!(Head, tgid))?,
+            cpu: self.u32(offset_of!(Head, cpu))?,
+            frames: u16::from_ne_bytes(self.array(offset_of!(Head, frames))?),
+            kind: u8::from_ne_bytes(self.array(offset_of!(Head, kind))?),
+            flags: u8::from_ne_bytes(self.array(offset_of!(Head, flags))?),
+        })
+    }
+
+    fn peer(self) -> Result<Peer, DecodeError> {
+        let body = size_of::<Head>();
+        Ok(Peer {
+            tid: self.u32(body + offset_of!(Other, tid))?,
+            tgid: self.u32(body + offset_of!(Other, tgid))?,
+            comm: self.comm(body + offset_of!(Other, comm))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The bytes that the kernel side writes for `record`.
+    fn encode(record: &Record) -> Vec<u8> {
+        let none: &[u64] = &[];
+        let (kind, flags, frames) = match &record.event {
+            Event::SwitchOut { preempted, stack, .. } => {
+                (Kind::SwitchOut, (u8::from(*preempted) * PREEMPTED) | stack_flags(stack), &*stack.frames)
+            }
+            Event::SwitchIn => (Kind::SwitchIn, 0, none),
+            Event::Waking { stack, .. } => (Kind::Waking, stack_flags(stack), &*stack.frames),
+            Event::Born { .. } => (Kind::Born, 0, none),
+        };
+        let mut bytes = Vec::new();
+        for word in [record.time_ns, record.sequence, record.thread.start_ns] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        for word in [record.thread.tid, record.tgid, record.cpu] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend((frames.len() as u16).to_ne_bytes());
+        bytes.extend([kind as u8, flags]);
+        match &record.event {
+            Event::SwitchOut { prev_state, user_ip, comm, .. } => {
+                bytes.extend(user_ip.unwrap_or(0).to_ne_bytes());
+                bytes.extend(prev_state.to_ne_bytes());
+                bytes.extend([0; 4]);
+                bytes.extend(comm.bytes());
+            }
+            Event::SwitchIn => {}
+            Event::Waking { waker: peer, .. } | Event::Born { maker: peer } => {
+                bytes.extend(peer.tid.to_ne_bytes());
+                bytes.extend(peer.tgid.to_ne_bytes());
+                bytes.extend(peer.comm.bytes());
+            }
+        }
+        bytes.extend(frames.iter().flat_map(|frame| frame.to_ne_bytes()));
+        bytes
+    }
+
+    fn stack_flags(stack: &Stack) -> u8 {
+        (u8::from(stack.truncated) * STACK_TRUNCATED) | (u8::from(stack.failed) * STACK_FAILED)
+    }
+
+    fn stacks() -> impl Strategy<Value = Stack> {
+        (prop::collection::vec(any::<u64>(), 0..128), any::<bool>(), any::<bool>())
+            .prop_map(|(frames, truncated, failed)| Stack { frames: frames.into(), truncated, failed })
+    }
+
+    fn peers() -> impl Strategy<Value = Peer> {
+        any::<(u32, u32, [u8; COMM_LEN])>().prop_map(|(tid, tgid, comm)| Peer {
+            tid,
+            tgid,
+            comm: Comm::new(comm),
+        })
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (any::<(bool, u32, u64, [u8; COMM_LEN])>(), stacks()).prop_map(
+                |((preempted, prev_state, ip, comm), stack)| Event::SwitchOut {
+                    preempted,
+                    prev_state,
+                    user_ip: (ip != 0).then_some(ip),
+                    stack,
+                    comm: Comm::new(comm),
+                }
+            ),
+            Just(Event::SwitchIn),
+            (peers(), stacks()).prop_map(|(waker, stack)| Event::Waking { waker, stack }),
+            peers().prop_map(|maker| Event::Born { maker }),
+        ]
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        (any::<(u64, u32, u64, u32, u64, u32)>(), events()).prop_map(
+            |((time_ns, cpu, sequence, tid, start_ns, tgid), event)| Record {
+                time_ns,
+                cpu,
+                sequence,
+                thread: ThreadId { tid, start_ns },
+                tgid,
+                event,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_kernel_side_writes_comes_back(record in records()) {
+            prop_assert_eq!(Decoder::default().decode(&encode(&record)), Ok(record));
+        }
+
+        #[test]
+        fn every_cut_is_refused_and_none_panics(record in records(), cut in 0usize..1200) {
+            let bytes = encode(&record);
+            if cut < bytes.len() {
+                let short = DecodeError::Short(cut);
+                prop_assert_eq!(Decoder::default().decode(&bytes[..cut]), Err(short));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = Decoder::default().decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn equal_stacks_are_kept_once() {
+        let mut decoder = Decoder::default();
+        let first = decoder.intern(vec![1, 2, 3]);
+        let second = decoder.intern(vec![1, 2, 3]);
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+}

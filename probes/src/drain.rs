@@ -1,0 +1,186 @@
+//! Reads the ring buffer on a thread of its own, and drives the pure stages with what it finds.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use probes_common::{CpuCounters, Loss};
+
+use crate::aggregate::Totals;
+use crate::decode::{Decoder, Record};
+use crate::error::AttachError;
+use crate::gaps::GapFinder;
+use crate::interval::{Builder, Interval, Seed, ThreadNote};
+use crate::load::Probes;
+use crate::order::Sorter;
+use crate::proc;
+
+/// How long the ring buffer is left alone. It is read on a timer, so that no traced switch pays for waking
+/// the reader; 16 MiB hold half a second of 100,000 switches a second with their wake-ups.
+const PASS: Duration = Duration::from_millis(50);
+/// How often, a millisecond apart, the last pass is repeated while a program may still be running.
+const LAST_PASSES: u32 = 50;
+
+/// What becomes of intervals.
+#[derive(Debug)]
+pub enum Sink {
+    /// They are summed at once.
+    Totals(Totals),
+    /// They are kept, to be cut to windows known later.
+    Intervals(Vec<Interval>),
+}
+
+impl Sink {
+    fn take(&mut self, interval: Interval) {
+        match self {
+            Self::Totals(totals) => totals.add(&interval),
+            Self::Intervals(intervals) => intervals.push(interval),
+        }
+    }
+}
+
+/// What a recording came to.
+#[derive(Debug)]
+pub struct Gathered {
+    /// When the window closed, in nanoseconds of CLOCK_MONOTONIC.
+    pub end_ns: u64,
+    /// The intervals, or their sums.
+    pub sink: Sink,
+    /// What is known of the threads beside them.
+    pub notes: Vec<ThreadNote>,
+    /// Events not recorded, by cause, zero or not.
+    pub loss: BTreeMap<String, u64>,
+    /// Records received.
+    pub received: u64,
+    /// Records that the kernel side tried to write.
+    pub attempted: u64,
+}
+
+/// A recording in progress.
+#[derive(Debug)]
+pub struct Drain {
+    probes: Probes,
+    pids: Vec<u32>,
+    decoder: Decoder,
+    finder: GapFinder,
+    sorter: Sorter<Record>,
+    builder: Builder,
+    sink: Sink,
+    previous_pass_ns: u64,
+    received: u64,
+    undecodable: u64,
+}
+
+impl Drain {
+    /// Takes over armed `probes`, in a window that opened at `start_ns`.
+    pub fn new(
+        probes: Probes,
+        pids: Vec<u32>,
+        armed_ns: u64,
+        start_ns: u64,
+        seeds: Vec<Seed>,
+        sink: Sink,
+    ) -> Self {
+        Self {
+            probes,
+            pids,
+            decoder: Decoder::default(),
+            finder: GapFinder::new(armed_ns),
+            sorter: Sorter::default(),
+            builder: Builder::new(start_ns, seeds),
+            sink,
+            previous_pass_ns: armed_ns,
+            received: 0,
+            undecodable: 0,
+        }
+    }
+
+    /// Reads until `stop` is told to, or hung up.
+    pub fn run(mut self, stop: &Receiver<()>) -> Result<Gathered, AttachError> {
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(PASS) {
+            let watermark_ns = self.previous_pass_ns;
+            self.pass()?;
+            // What was stamped before the previous pass began has long been written: programs run for
+            // microseconds. And no gap found from now on can reach back beyond it.
+            self.release(watermark_ns);
+        }
+        self.finish()
+    }
+
+    fn pass(&mut self) -> Result<Vec<CpuCounters>, AttachError> {
+        let pass_ns = proc::monotonic_ns();
+        let counters = self.probes.counters()?;
+        let Self { probes, decoder, finder, sorter, received, undecodable, .. } = self;
+        probes.drain(|bytes| {
+            *received += 1;
+            match decoder.decode(bytes) {
+                Ok(record) => {
+                    finder.note(record.cpu, record.sequence, record.time_ns);
+                    sorter.push(record.time_ns, record);
+                }
+                Err(_) => *undecodable += 1,
+            }
+        });
+        for gap in self.finder.end_pass(pass_ns, proc::monotonic_ns(), &counters) {
+            self.builder.lost(gap);
+        }
+        self.previous_pass_ns = pass_ns;
+        Ok(counters)
+    }
+
+    fn release(&mut self, before_ns: u64) {
+        while let Some(record) = self.sorter.pop_before(before_ns) {
+            self.builder.record(&record, &mut |interval| self.sink.take(interval));
+        }
+    }
+
+    fn finish(mut self) -> Result<Gathered, AttachError> {
+        let end_ns = proc::monotonic_ns();
+        let ran_ns = self.pids.iter().flat_map(|pid| proc::ran_ns(*pid)).collect();
+        self.probes.disarm()?;
+        let counters = self.last_passes()?;
+        self.release(end_ns + 1);
+        let loss = self.loss(&counters);
+        let mut sink = self.sink;
+        let notes = self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
+        let attempted = counters.iter().map(|cpu| cpu.attempted).sum();
+        Ok(Gathered { end_ns, sink, notes, loss, received: self.received, attempted })
+    }
+
+    /// Reads until every record that a program set out to write has come, or was counted as lost.
+    fn last_passes(&mut self) -> Result<Vec<CpuCounters>, AttachError> {
+        let mut counters = self.pass()?;
+        for _ in 0..LAST_PASSES {
+            if unaccounted(&counters, self.received) == 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+            counters = self.pass()?;
+        }
+        Ok(counters)
+    }
+
+    fn loss(&self, counters: &[CpuCounters]) -> BTreeMap<String, u64> {
+        let mut loss: BTreeMap<String, u64> = Loss::ALL
+            .iter()
+            .map(|cause| {
+                (cause.name().to_owned(), counters.iter().map(|cpu| cpu.lost[*cause as usize]).sum())
+            })
+            .collect();
+        let ours = [
+            ("recursion_misses", self.probes.recursion_misses().unwrap_or(0)),
+            ("undecodable", self.undecodable),
+            ("out_of_order", self.sorter.late()),
+            ("unaccounted", unaccounted(counters, self.received)),
+        ];
+        loss.extend(ours.map(|(cause, count)| (cause.to_owned(), count)));
+        loss
+    }
+}
+
+/// Records that were begun, and neither came nor were counted as lost.
+fn unaccounted(counters: &[CpuCounters], received: u64) -> u64 {
+    let expected: u64 = counters.iter().map(|cpu| cpu.attempted - cpu.lost[Loss::RingFull as usize]).sum();
+    expected.saturating_sub(received)
+}

@@ -1,0 +1,23 @@
+//! `forkd-probe`: where the time of a process goes.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Command::Offcpu(command) => cli::offcpu::run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forkd-probe: {error:#}");
+            cli::exit_code(&error)
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What `/proc` tells of a process and its threads.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::comm::Comm;
+use crate::interval::{Seed, SeedState};
+
+/// `USER_HZ`, the unit of times in `/proc/PID/stat`: 100 on every architecture but alpha.
+const TICK_NS: u64 = 10_000_000;
+
+/// Now, on the clock that the kernel side stamps with.
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Looks at every thread of `pid`. A thread that ends meanwhile is left out: its events tell of it.
+pub fn seeds(pid: u32) -> io::Result<Vec<Seed>> {
+    // Start times in stat count from boot with suspended time; records count without.
+    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    Ok(thread_ids(pid)?.into_iter().filter_map(|tid| seed(pid, tid, suspended_ns)).collect())
+}
+
+/// The CPU time that each thread of `pid` has had, by thread id.
+pub fn ran_ns(pid: u32) -> std::collections::HashMap<u32, u64> {
+    let tids = thread_ids(pid).unwrap_or_default();
+    tids.into_iter().filter_map(|tid| Some((tid, thread_ran_ns(pid, tid)?))).collect()
+}
+
+/// The process's name; empty where it has none or is gone.
+pub fn process_comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The process that `pid` belongs to: itself, unless it is the id of one of a process's other threads.
+pub fn thread_group(pid: u32) -> io::Result<u32> {
+    status_field(pid, "Tgid:")?
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status has no number as Tgid"))
+}
+
+/// This process's effective capabilities, one bit each.
+pub fn effective_capabilities() -> io::Result<u64> {
+    let text = status_field(std::process::id(), "CapEff:")?;
+    u64::from_str_radix(&text, 16).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn status_field(pid: u32, name: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/status"))?
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .map(|value| value.trim().to_owned())
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/status has no {name}"))
+        })
+}
+
+fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn seed(pid: u32, tid: u32, suspended_ns: u64) -> Option<Seed> {
+    let file = |name: &str| fs::read_to_string(thread_file(pid, tid, name)).ok();
+    let stat = parse_stat(&file("stat")?)?;
+    let is_waiting = matches!(stat.state, SeedState::Waiting(_));
+    let kernel = if is_waiting { file("stack").map(|text| parse_stack(&text)) } else { None };
+    let user_ip = if is_waiting { file("syscall").and_then(|text| parse_syscall(&text)) } else { None };
+    Some(Seed {
+        tid,
+        start_ns: (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns),
+        comm: stat.comm,
+        state: stat.state,
+        kernel: kernel.filter(|frames| !frames.is_empty()),
+        user_ip,
+        ran_ns: thread_ran_ns(pid, tid),
+        taken_ns: monotonic_ns(),
+    })
+}
+
+fn thread_file(pid: u32, tid: u32, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/task/{tid}/{name}"))
+}
+
+fn thread_ran_ns(pid: u32, tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(thread_file(pid, tid, "schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    comm: Comm,
+    state: SeedState,
+    start_ticks: u64,
+}
+
+/// `tid (comm) state ...`; the name may hold spaces and parentheses, so it ends at the last one.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (before, rest) = text.rsplit_once(')')?;
+    let comm = before.split_once('(')?.1;
+    let mut fields = rest.split_whitespace();
+    let state = SeedState::from_letter(fields.next()?.chars().next()?);
+    // starttime is field 22, and the state was field 3.
+    let start_ticks = fields.nth(18)?.parse().ok()?;
+    Some(Stat { comm: Comm::from_text(comm), state, start_ticks })
+}
+
+/// Lines of the form `[<0>] futex_wait_queue+0x6d/0x90 [module]`.
+fn parse_stack(text: &str) -> Arc<[String]> {
+    text.lines()
+        .filter_map(|line| {
+            let symbol = line.split_whitespace().nth(1)?;
+            Some(symbol.split('+').next().unwrap_or(symbol).to_owned())
+        })
+        .collect()
+}
+
+/// `NR arg0 ... arg5 SP PC` of a thread inside a system call, `-1 SP PC` of one outside, `running`.
+fn parse_syscall(text: &str) -> Option<u64> {
+    let last = text.split_whitespace().next_back()?;
+    u64::from_str_radix(last.strip_prefix("0x")?, 16).ok().filter(|ip| *ip != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interval::Wait;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let text = "42 (a) b (c)) S 1 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 1 0 98765 1000 1 184";
+        let expected = Stat {
+            comm: Comm::from_text("a) b (c)"),
+            state: SeedState::Waiting(Wait::Interruptible),
+            start_ticks: 98765,
+        };
+        assert_eq!(parse_stat(text), Some(expected));
+    }
+
+    #[test]
+    fn a_stack_file_gives_names_without_offsets() {
+        let text = "[<0>] ep_poll+0x2a0/0x350\n[<0>] wbt_wait+0x1/0x2 [blk]\n";
+        assert_eq!(*parse_stack(text), ["ep_poll".to_owned(), "wbt_wait".to_owned()]);
+        assert!(parse_stack("").is_empty());
+    }
+
+    #[test]
+    fn the_syscall_file_gives_the_last_field_when_it_is_an_address() {
+        assert_eq!(parse_syscall("281 0x4 0x7f 0x1 0x0 0x0 0x8 0x7ffc0 0x7f12ab\n"), Some(0x7f12ab));
+        assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some(0x55aa));
+        assert_eq!(parse_syscall("running\n"), None);
+        assert_eq!(parse_syscall("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n"), None);
+    }
+
+    #[test]
+    fn our_own_threads_have_seeds() {
+        let seeds = seeds(std::process::id()).unwrap();
+        assert!(!seeds.is_empty());
+        assert!(seeds.iter().all(|seed| seed.start_ns < seed.taken_ns));
+    }
+}

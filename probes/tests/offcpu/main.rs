@@ -1,0 +1,41 @@
+//! Recordings of programs whose behaviour is known, set against the programs' own clocks.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod cli;
+mod session;
+mod subject;
+
+use std::process::ExitCode;
+
+use testkit::{Need, Test};
+
+const BPF: &[Need] = &[Need::Root, Need::Btf];
+
+fn main() -> ExitCode {
+    // The programs that are watched are this one, started again in a role.
+    if let Some(role) = subject::role() {
+        subject::play(&role);
+        return ExitCode::SUCCESS;
+    }
+    let session = |name, run| Test { name, needs: BPF, run };
+    testkit::run(vec![
+        session("offcpu::sleeps_agree_with_the_programs_own_clock", session::sleeps_agree),
+        session("offcpu::sleeper_through_the_whole_window_is_counted", session::whole_window),
+        session("offcpu::spinner_through_the_whole_window_is_on_cpu", session::spinner),
+        session("offcpu::pinned_rivals_wait_for_the_cpu", session::rivals),
+        session("offcpu::thread_born_inside_has_no_time_before", session::born_inside),
+        session("offcpu::waker_through_a_pipe_is_named", session::waker_is_named),
+        session("offcpu::timer_wakes_in_an_interrupt", session::timer_interrupt),
+        session("offcpu::forced_loss_is_counted_exactly", session::forced_loss),
+        session("offcpu::windows_are_cut_from_one_recording", session::windows),
+        session("offcpu::dropped_session_leaves_nothing_loaded", session::dropped),
+        session("cli::process_that_ends_early_is_still_reported", cli::ends_early),
+        session("cli::interrupt_ends_early_and_still_reports", cli::interrupted),
+        session("cli::closed_pipe_is_no_error", cli::closed_pipe),
+        session("cli::every_format_is_written_whole", cli::formats),
+        Test { name: "cli::no_such_process_is_bad_input", needs: &[], run: cli::no_such_process },
+        Test { name: "cli::unwritable_output_is_refused_first", needs: &[], run: cli::unwritable },
+        Test { name: "cli::thread_id_is_refused_with_its_process", needs: &[], run: cli::thread_id },
+        session("cli::without_capabilities_they_are_named", cli::without_capabilities),
+    ])
+}

@@ -1,0 +1,199 @@
+//! Through the library.
+
+use std::thread;
+use std::time::Duration;
+
+use probes::monotonic_ns;
+use probes::offcpu::{Options, Session};
+use reports::offcpu::{OffCpu, State, Thread};
+use testkit::Outcome;
+
+use crate::subject::Subject;
+
+fn record(subject: &Subject, window: Duration) -> OffCpu {
+    let session = Session::attach(subject.pid(), Options::default()).unwrap();
+    thread::sleep(window);
+    let report = session.finish().unwrap();
+    assert_sound(&report);
+    report
+}
+
+/// Nothing lost, and every thread's time adds up to no more than the window.
+fn assert_sound(report: &OffCpu) {
+    assert!(report.loss.values().all(|lost| *lost == 0), "{:?}", report.loss);
+    for thread in &report.threads {
+        assert!(total_ns(thread) <= report.window_ns, "{thread:?}");
+        assert_eq!(thread.truncated, 0, "{thread:?}");
+    }
+}
+
+fn total_ns(thread: &Thread) -> u64 {
+    thread.on_cpu_ns + thread.off_cpu_ns + thread.unknown_ns
+}
+
+fn thread_named<'a>(report: &'a OffCpu, comm: &str) -> &'a Thread {
+    report
+        .threads
+        .iter()
+        .find(|thread| thread.comm == comm)
+        .unwrap_or_else(|| panic!("no {comm}: {report:#?}"))
+}
+
+fn state_ns(report: &OffCpu, comm: &str, state: State) -> u64 {
+    report
+        .stacks
+        .iter()
+        .filter(|stack| stack.comm == comm && stack.state == state)
+        .map(|stack| stack.ns)
+        .sum()
+}
+
+// sleeper  |--asleep on the command--|25 ms| x 20 |--asleep on the next command--|
+pub fn sleeps_agree() -> Outcome {
+    let mut subject = Subject::start("sleeps");
+    let session = Session::attach(subject.pid(), Options::default())?;
+    subject.go();
+    let own_ns: u64 = subject.answer().parse()?;
+    let report = session.finish()?;
+    assert_sound(&report);
+    let napping: u64 = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.kernel.iter().any(|frame| frame.contains("nanosleep")))
+        .map(|stack| stack.ns)
+        .sum();
+    // The program's clock also sees the few microseconds of each call before and after the sleep.
+    assert!(napping <= own_ns && own_ns - napping < own_ns / 50, "{napping} of {own_ns} ns: {report:#?}");
+    assert_eq!(total_ns(thread_named(&report, "sleeper")), report.window_ns);
+    Ok(())
+}
+
+pub fn whole_window() -> Outcome {
+    let subject = Subject::start("parked");
+    let report = record(&subject, Duration::from_millis(300));
+    let parked = thread_named(&report, "parked");
+    assert_eq!((parked.off_cpu_ns, parked.switches), (report.window_ns, 0));
+    let stack = report.stacks.iter().find(|stack| stack.comm == "parked").ok_or("no stack")?;
+    assert!(stack.kernel.iter().any(|frame| frame.contains("futex")), "{stack:?}");
+    assert_eq!(stack.user.len(), 1, "{stack:?}");
+    Ok(())
+}
+
+pub fn spinner() -> Outcome {
+    let subject = Subject::start("spins");
+    let report = record(&subject, Duration::from_millis(300));
+    let spinner = thread_named(&report, "spinner");
+    assert_eq!(total_ns(spinner), report.window_ns);
+    assert_eq!(spinner.off_cpu_ns, spinner.run_queue_ns, "a spinner never sleeps");
+    assert!(spinner.on_cpu_ns > report.window_ns / 4, "{spinner:?}");
+    Ok(())
+}
+
+// cpu 0  |-a-|--b--|-a-|--b--|: what one has, the other waits for
+pub fn rivals() -> Outcome {
+    let subject = Subject::start("rivals");
+    let report = record(&subject, Duration::from_millis(500));
+    let (a, b) = (thread_named(&report, "rival-a"), thread_named(&report, "rival-b"));
+    assert!(a.on_cpu_ns + b.on_cpu_ns <= report.window_ns, "one CPU: {a:?} {b:?}");
+    for rival in [a, b] {
+        assert_eq!(rival.off_cpu_ns, rival.run_queue_ns, "{rival:?}");
+        assert!(rival.run_queue_ns > report.window_ns / 5, "{rival:?}");
+        // Whether the rival that waits as the window opens was preempted is not seen.
+        let preempted_ns = state_ns(&report, &rival.comm, State::Preempted);
+        assert!(preempted_ns > rival.run_queue_ns * 9 / 10, "{report:#?}");
+    }
+    Ok(())
+}
+
+pub fn born_inside() -> Outcome {
+    let mut subject = Subject::start("births");
+    let session = Session::attach(subject.pid(), Options::default())?;
+    thread::sleep(Duration::from_millis(200));
+    let before_ns = monotonic_ns();
+    subject.go();
+    assert_eq!(subject.answer(), "done");
+    let after_ns = monotonic_ns();
+    thread::sleep(Duration::from_millis(200));
+    let report = session.finish()?;
+    assert_sound(&report);
+    let late = thread_named(&report, "late");
+    assert!(total_ns(late) <= after_ns - before_ns, "{late:?}");
+    assert!(late.off_cpu_ns >= 100_000_000, "{late:?}");
+    Ok(())
+}
+
+pub fn waker_is_named() -> Outcome {
+    let subject = Subject::start("pipes");
+    let report = record(&subject, Duration::from_millis(500));
+    let ping = thread_named(&report, "ping").tid;
+    let asleep =
+        report.stacks.iter().filter(|stack| stack.comm == "pong" && stack.state == State::Interruptible);
+    let (mut by_ping, mut by_others) = (0, 0);
+    for stack in asleep {
+        match &stack.waker {
+            Some(waker) if waker.tid == ping && !waker.interrupt && waker.comm == "ping" => {
+                by_ping += stack.count
+            }
+            _ => by_others += stack.count,
+        }
+    }
+    assert!(by_ping > 20, "{report:#?}");
+    // The sleep that the window cut off at its end has no waker yet.
+    assert!(by_others <= 1, "{report:#?}");
+    Ok(())
+}
+
+pub fn timer_interrupt() -> Outcome {
+    let subject = Subject::start("naps");
+    let report = record(&subject, Duration::from_millis(400));
+    let wakers: Vec<_> = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.comm == "napper" && stack.state == State::Interruptible)
+        .filter_map(|stack| stack.waker.as_ref())
+        .collect();
+    assert!(!wakers.is_empty() && wakers.iter().all(|waker| waker.interrupt), "{report:#?}");
+    Ok(())
+}
+
+/// The smallest ring holds a few records; two threads that wake each other overrun it between two passes.
+pub fn forced_loss() -> Outcome {
+    let subject = Subject::start("storm");
+    let session = Session::attach(subject.pid(), Options { ring_bytes: 4096, ..Options::default() })?;
+    thread::sleep(Duration::from_millis(400));
+    let (report, count) = session.finish_counted()?;
+    let lost = report.loss["ring_full"];
+    assert!(lost > 1000, "{:?}", report.loss);
+    assert_eq!(count.attempted, count.received + lost);
+    assert_eq!(report.loss["unaccounted"], 0);
+    for comm in ["ping", "pong"] {
+        let thread = thread_named(&report, comm);
+        assert!(thread.truncated > 0, "{thread:?}");
+        assert_eq!(total_ns(thread), report.window_ns, "marked, and not shortened");
+    }
+    Ok(())
+}
+
+pub fn windows() -> Outcome {
+    let subject = Subject::start("naps");
+    let session = Session::attach(subject.pid(), Options { keep_intervals: true, ..Options::default() })?;
+    thread::sleep(Duration::from_millis(150));
+    let start_ns = session.start_ns();
+    let windows =
+        [(start_ns + 10_000_000, start_ns + 40_000_000), (start_ns + 60_000_000, start_ns + 100_000_000)];
+    let report = session.finish_in(&windows)?;
+    assert_sound(&report);
+    assert_eq!((report.windows, report.window_ns), (2, 70_000_000));
+    assert_eq!(total_ns(thread_named(&report, "napper")), 70_000_000);
+    Ok(())
+}
+
+pub fn dropped() -> Outcome {
+    // In a process of its own, because the tests beside this one hold programs as well.
+    let mut recorder = Subject::start("records");
+    recorder.go();
+    let (held, left) = (recorder.answer(), recorder.answer());
+    assert_ne!(held, "0");
+    assert_eq!(left, "0");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! How a cell looks: colour and marker, so that neither colour vision nor a printer is needed.
+
+use plotters::prelude::*;
+
+use super::PlotError;
+use super::canvas::{SUPERSAMPLING, Surface, px};
+
+/// The palette of Okabe and Ito, which people with any colour vision can tell apart, less its yellow
+/// (too pale on white).
+const COLORS: [RGBColor; 7] = [
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 0, 0),
+];
+
+const SHAPES: [Shape; 5] = [Shape::Disc, Shape::Square, Shape::Up, Shape::Diamond, Shape::Down];
+
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Disc,
+    Square,
+    Up,
+    Diamond,
+    Down,
+}
+
+/// The looks of one cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    color: RGBColor,
+    shape: Shape,
+}
+
+impl Style {
+    /// The looks of the cell number `order`: no two of the first 35 are alike.
+    pub fn of(order: usize) -> Self {
+        Self { color: COLORS[order % COLORS.len()], shape: SHAPES[order % SHAPES.len()] }
+    }
+
+    /// A line through `points`, in drawn pixels.
+    pub fn line(&self, surface: &Surface, points: Vec<(i32, i32)>) -> Result<(), PlotError> {
+        Ok(surface.draw(&PathElement::new(points, self.color.stroke_width(4 * SUPERSAMPLING)))?)
+    }
+
+    /// A marker around `center`, in drawn pixels, with a white rim that parts it from what lies below.
+    pub fn mark(&self, surface: &Surface, center: (i32, i32)) -> Result<(), PlotError> {
+        self.shape(surface, center, px(12), WHITE)?;
+        self.shape(surface, center, px(10), self.color)
+    }
+
+    fn shape(
+        &self,
+        surface: &Surface,
+        (x, y): (i32, i32),
+        radius: i32,
+        color: RGBColor,
+    ) -> Result<(), PlotError> {
+        let polygon = |corners: &[(i32, i32)]| {
+            // Tenths of the radius, sized so that all shapes look equally heavy.
+            let corners = corners.iter().map(|(dx, dy)| (x + dx * radius / 10, y + dy * radius / 10));
+            Polygon::new(corners.collect::<Vec<_>>(), color.filled())
+        };
+        match self.shape {
+            Shape::Disc => surface.draw(&Circle::new((x, y), radius, color.filled())),
+            Shape::Square => surface.draw(&polygon(&[(-9, -9), (9, -9), (9, 9), (-9, 9)])),
+            Shape::Up => surface.draw(&polygon(&[(0, -12), (11, 8), (-11, 8)])),
+            Shape::Diamond => surface.draw(&polygon(&[(0, -13), (13, 0), (0, 13), (-13, 0)])),
+            Shape::Down => surface.draw(&polygon(&[(0, 12), (11, -8), (-11, -8)])),
+        }?;
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Every rendering of a recorded report equals the file under `tests/golden`. After a wanted change run
+//! `BLESS=1 cargo test -p reports --test golden`, and look at the files before committing them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use reports::offcpu::{Format, OffCpu, render};
+use reports::plot::{Words, sweep_png};
+use reports::sweep;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Compares through `view`, so that a difference is shown in the file's own terms.
+fn check<T: PartialEq + std::fmt::Debug>(name: &str, bytes: &[u8], view: impl Fn(&[u8]) -> T) {
+    let path = golden(name);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, bytes).unwrap();
+    }
+    let expected = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    if view(bytes) != view(&expected) {
+        let actual = std::env::temp_dir().join(format!("actual-{name}"));
+        fs::write(&actual, bytes).unwrap();
+        panic!("{} differs from {}", actual.display(), path.display());
+    }
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
+}
+
+/// Size and pixels: another encoder may pack the same picture into other bytes.
+fn pixels(file: &[u8]) -> (u32, u32, Vec<u8>) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let frame = reader.next_frame(&mut pixels).unwrap();
+    (frame.width, frame.height, pixels)
+}
+
+fn offcpu(format: Format) -> Vec<u8> {
+    let report: OffCpu = serde_json::from_slice(&fs::read(golden("offcpu.json")).unwrap()).unwrap();
+    render(&report, format).unwrap()
+}
+
+#[test]
+fn off_cpu_table() {
+    check("offcpu.txt", &offcpu(Format::Table), lines);
+}
+
+#[test]
+fn off_cpu_folded_stacks() {
+    check("offcpu.folded", &offcpu(Format::Folded), lines);
+}
+
+#[test]
+fn off_cpu_flame_graph() {
+    check("offcpu.svg", &offcpu(Format::Svg), lines);
+}
+
+#[test]
+fn sweep_picture() {
+    let sweep = sweep::read("sweep.csv", fs::File::open(golden("sweep.csv")).unwrap()).unwrap();
+    let words = Words {
+        title: "Pause of consecutive diff BRANCHes".to_owned(),
+        caption: "512 MiB guest, 16 MiB dirtied 3 s before each BRANCH, 3 trials, Linux 6.18".to_owned(),
+    };
+    check("sweep.png", &sweep_png(&sweep, &words).unwrap(), pixels);
+}

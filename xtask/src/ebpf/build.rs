@@ -1,0 +1,82 @@
+//! Compiles the object, and takes out of its bytes whatever depends on where it was compiled.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::toolchain::{Toolchain, clean};
+use crate::{process, workspace};
+
+const TARGET: &str = "bpfel-unknown-none";
+/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may hold spaces.
+const FLAG_SEPARATOR: &str = "\x1f";
+
+/// The bytes of the object that the sources under `root` give.
+pub fn object(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
+    let target_dir = workspace::target_dir().join("ebpf");
+    // First, because the names of the registry's directories are among the paths to be taken out.
+    process::run(cargo(root, toolchain)?.args(["fetch", "--locked"]))?;
+    let mut build = cargo(root, toolchain)?;
+    build
+        .env("CARGO_TARGET_DIR", &target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(root, toolchain)?)
+        .args(["build", "--locked", "--release", "-Z", "build-std=core", "--target", TARGET]);
+    process::run(&mut build)?;
+    let linked = target_dir.join(TARGET).join("release/forkd-probes");
+    let stripped = target_dir.join("forkd-probes.stripped");
+    // DWARF goes; .BTF and .BTF.ext, which the kernel reads, are no debug sections to this tool.
+    process::run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped))?;
+    fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))
+}
+
+fn cargo(root: &Path, toolchain: &Toolchain) -> Result<Command> {
+    let mut command = Command::new(&toolchain.cargo);
+    let inherited = env::var_os("PATH").unwrap_or_default();
+    let path =
+        env::join_paths(std::iter::once(toolchain.linker_dir.clone()).chain(env::split_paths(&inherited)))?;
+    clean(&mut command)
+        .current_dir(root.join("probes-ebpf"))
+        .env("PATH", path)
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("LD_LIBRARY_PATH", &toolchain.llvm_dir);
+    Ok(command)
+}
+
+fn flags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
+    let mut flags: Vec<OsString> =
+        ["-Clinker=bpf-linker", "-Cpanic=abort", "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"]
+            .map(OsString::from)
+            .into();
+    // The last that matches wins, so the wider come first.
+    flags.push(remap(root, "/forkd"));
+    for registry in registries()? {
+        flags.push(remap(&registry, "/registry"));
+    }
+    // Debian's is a link to another place, and the compiler names both.
+    for sources in [&toolchain.rust_src, &fs::canonicalize(&toolchain.rust_src)?] {
+        flags.push(remap(sources, "/rust"));
+    }
+    Ok(flags.join(std::ffi::OsStr::new(FLAG_SEPARATOR)))
+}
+
+fn remap(from: &Path, to: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(from);
+    flag.push(format!("={to}"));
+    flag
+}
+
+/// The directories under `registry/src` of cargo's home: their names hold a hash of the registry's address.
+fn registries() -> Result<Vec<PathBuf>> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home =
+        home.or_else(|| env::home_dir().map(|home| home.join(".cargo"))).context("no home directory")?;
+    let sources = home.join("registry/src");
+    let entries = fs::read_dir(&sources).with_context(|| format!("listing {}", sources.display()))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
+}

@@ -1,0 +1,119 @@
+//! `cargo xtask test`: every check of this repository, each as one step with its time.
+
+mod binaries;
+mod output;
+mod record;
+mod required;
+mod steps;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{self, Purpose};
+use crate::{ebpf, host, process, workspace};
+use binaries::Environment;
+use record::Record;
+use steps::{Steps, TestsFailed};
+
+/// Run every check: format, lints, the eBPF object against its sources, and all tests.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only tests with TEXT in their name, and nothing else: no format, lint or eBPF check.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// The tests that a host with root and /dev/kvm must run, one name a line.
+const REQUIRED: &str = "tests/required.txt";
+
+/// The name under which the comparison of the eBPF objects is recorded.
+const SAME_BYTES: &str = "xtask::ebpf::same_bytes";
+
+/// The command.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let filter = arguments.filter.as_deref();
+    let mut steps = Steps::default();
+    steps.run("setup", set_up);
+    let mut record = Record::default();
+    let mut bpf_object = None;
+    if filter.is_none() {
+        steps.run("rustfmt", check_format);
+        steps.run("clippy", check_lints);
+        bpf_object = steps.run("eBPF object", || check_object(&mut record)).flatten();
+    }
+    let environment = Environment { firecracker: setup::firecracker().ok(), bpf_object };
+    for binary in steps.run("build tests", binaries::build).unwrap_or_default() {
+        steps.run(&binary.name, || binary.run(&environment, filter, &mut record));
+    }
+    steps.run("doc tests", || binaries::run_doc_tests(&environment, filter, &mut record));
+    steps.run("required tests", || check_required(filter, &mut record));
+
+    println!("\n{}", steps.table());
+    print!("{}", record.listing());
+    let failed = record.failed.len() + steps.failed_checks();
+    if record.passed.is_empty() && failed == 0 {
+        bail!("no test ran: does {} match any?", filter.unwrap_or("the workspace"));
+    }
+    // Read by continuous integration: alone on the last line, in this form.
+    println!("{} passed, {failed} failed, {} skipped", record.passed.len(), record.skipped.len());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn set_up() -> Result<()> {
+    match setup::ensure(Purpose::Test) {
+        // Without root or KVM the tests that need the missing pieces are skipped by name.
+        Err(error) if !host::runs_microvms() => {
+            println!("not everything is set up: {error:#}");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn check_format() -> Result<()> {
+    setup::require_rustfmt_and_clippy()?;
+    process::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(workspace::cargo().args(["fmt", "--manifest-path", "probes-ebpf/Cargo.toml", "--check"]))
+}
+
+fn check_lints() -> Result<()> {
+    setup::require_rustfmt_and_clippy()?;
+    let everything = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"];
+    process::run(workspace::cargo().args(everything))
+}
+
+/// Builds the eBPF object from its sources; the tests run on the one that comes of it.
+fn check_object(record: &mut Record) -> Result<Option<PathBuf>> {
+    if ebpf::compiler().is_none() && !host::runs_microvms() {
+        record.skipped.insert(SAME_BYTES.to_owned(), "no compiler for BPF (cargo xtask setup)".to_owned());
+        return Ok(None);
+    }
+    let rebuilt = ebpf::check(workspace::root())?;
+    match rebuilt.not_compared {
+        Some(reason) => drop(record.skipped.insert(SAME_BYTES.to_owned(), reason)),
+        None => record.passed.push(SAME_BYTES.to_owned()),
+    }
+    Ok(Some(rebuilt.path))
+}
+
+/// Compares what ran with the list of tests that must run.
+fn check_required(filter: Option<&str>, record: &mut Record) -> Result<()> {
+    let path: PathBuf = workspace::root().join(REQUIRED);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut required = required::parse(&text).with_context(|| path.display().to_string())?;
+    required.retain(|name| filter.is_none_or(|filter| name.contains(filter)));
+    let shortfall = required::compare(&required, record, host::runs_microvms());
+    for line in &shortfall.tolerated {
+        println!("{line}");
+    }
+    if shortfall.failures.is_empty() {
+        return Ok(());
+    }
+    let count = shortfall.failures.len();
+    record.failed.extend(shortfall.failures);
+    let of_all = format!("{count} of the {} tests in {REQUIRED} did not run", required.len());
+    Err(TestsFailed(of_all).into())
+}

@@ -1,0 +1,182 @@
+//! Builds all test binaries with cargo and runs them one after the other.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::output;
+use super::record::Record;
+use super::steps::TestsFailed;
+use crate::{process, workspace};
+
+/// One compiled test binary.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TestBinary {
+    /// Integration tests share one host, its loop devices and its two file systems: one test at a time.
+    is_integration: bool,
+    /// `package::binary`, the beginning of the full names of its tests.
+    pub name: String,
+    executable: PathBuf,
+    package_dir: PathBuf,
+}
+
+/// What the tests are told by environment variables.
+pub struct Environment {
+    /// The Firecracker binary to run.
+    pub firecracker: Option<PathBuf>,
+    /// The eBPF object to load instead of the committed one.
+    pub bpf_object: Option<PathBuf>,
+}
+
+/// Compiles every test of the workspace; unit tests come first in the list.
+pub fn build() -> Result<Vec<TestBinary>> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--locked", "--no-run"]);
+    command.arg("--message-format=json-render-diagnostics");
+    println!("+ {}", process::line(&command));
+    // Warnings and errors go to standard error, as text.
+    let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not compile");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut binaries: Vec<TestBinary> = messages.lines().filter_map(test_binary).collect();
+    binaries.sort();
+    Ok(binaries)
+}
+
+/// The test binary that one line of cargo's JSON tells of.
+fn test_binary(message: &str) -> Option<TestBinary> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    let target = &message["target"];
+    let kind = target["kind"][0].as_str()?;
+    let package = package_name(message["package_id"].as_str()?);
+    let binary = if matches!(kind, "test" | "bench" | "example") {
+        target["name"].as_str()?.to_owned()
+    } else {
+        // A library and a program may share a name.
+        format!("{kind}-{}", target["name"].as_str()?)
+    };
+    Some(TestBinary {
+        is_integration: kind == "test",
+        name: format!("{package}::{binary}"),
+        executable: message["executable"].as_str()?.into(),
+        package_dir: Path::new(message["manifest_path"].as_str()?).parent()?.to_owned(),
+    })
+}
+
+/// `forkd` of `path+file:///src/forkd#0.1.0`, and of `path+file:///src/daemon#forkd@0.1.0`.
+fn package_name(package_id: &str) -> &str {
+    let (source, version) = package_id.rsplit_once('#').unwrap_or((package_id, ""));
+    match version.split_once('@') {
+        Some((name, _)) => name,
+        None => source.rsplit('/').next().unwrap_or(source),
+    }
+}
+
+impl TestBinary {
+    /// Runs its tests, passes their output through, and records how each ended.
+    pub fn run(&self, environment: &Environment, filter: Option<&str>, record: &mut Record) -> Result<()> {
+        let mut command = Command::new(&self.executable);
+        // As `cargo test` does: a test may open files by a path that begins at its package.
+        command.current_dir(&self.package_dir).env("CARGO_MANIFEST_DIR", &self.package_dir);
+        if self.is_integration {
+            command.arg("--test-threads=1");
+        }
+        command.args(filter);
+        run_recorded(&self.name, environment.apply_to(&mut command), record)
+    }
+}
+
+/// Runs the examples in the documentation of every library.
+pub fn run_doc_tests(environment: &Environment, filter: Option<&str>, record: &mut Record) -> Result<()> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--locked", "--doc", "--no-fail-fast", "--"]).args(filter);
+    println!("+ {}", process::line(&command));
+    run_recorded("workspace::doc", environment.apply_to(&mut command), record)
+}
+
+impl Environment {
+    fn apply_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let variables = [("FORKD_FIRECRACKER", &self.firecracker), ("FORKD_BPF_OBJECT", &self.bpf_object)];
+        for (variable, path) in variables {
+            if let Some(path) = path {
+                command.env(variable, path);
+            }
+        }
+        command
+    }
+}
+
+fn run_recorded(name: &str, command: &mut Command, record: &mut Record) -> Result<()> {
+    let (said, status) = stream(command).with_context(|| format!("cannot run {name}"))?;
+    let failed = record.add(name, output::parse(&said));
+    match (status.success(), failed) {
+        (true, 0) => Ok(()),
+        (_, 0) => bail!("{name} {}, and named no failed test", process::ending(status)),
+        _ => Err(TestsFailed(format!("{failed} failed")).into()),
+    }
+}
+
+/// Runs a command and returns its standard output, which is also passed through as it comes.
+fn stream(command: &mut Command) -> Result<(String, ExitStatus)> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut said = Vec::new();
+    let mut pipe = child.stdout.take().context("the child has no standard output")?;
+    let mut chunk = [0; 8192];
+    loop {
+        let length = pipe.read(&mut chunk)?;
+        if length == 0 {
+            break;
+        }
+        said.extend_from_slice(&chunk[..length]);
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&chunk[..length])?;
+        stdout.flush()?;
+    }
+    let status = child.wait()?;
+    Ok((String::from_utf8_lossy(&said).into_owned(), status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_named_by_its_id() {
+        assert_eq!(package_name("path+file:///src/forkd#0.1.0"), "forkd");
+        assert_eq!(package_name("path+file:///src/daemon#forkd@0.1.0"), "forkd");
+    }
+
+    #[test]
+    fn test_binaries_are_found_among_cargos_messages() {
+        let message = |kind: &str, is_test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///src/forkd#0.1.0",
+                "manifest_path":"/src/forkd/Cargo.toml","target":{{"kind":["{kind}"],"name":"api"}},
+                "profile":{{"test":{is_test}}},"executable":"/target/debug/deps/api-1"}}"#
+            )
+        };
+        let integration = test_binary(&message("test", true)).unwrap();
+        assert!(integration.is_integration);
+        assert_eq!(integration.name, "forkd::api");
+        assert_eq!(integration.package_dir, Path::new("/src/forkd"));
+        assert_eq!(test_binary(&message("lib", true)).unwrap().name, "forkd::lib-api");
+        assert_eq!(test_binary(&message("bin", false)), None);
+        assert_eq!(test_binary(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+
+    #[test]
+    fn a_binary_that_fails_without_naming_a_test_fails_its_step() {
+        let mut record = Record::default();
+        let error = run_recorded("p::b", Command::new("sh").args(["-c", "exit 2"]), &mut record).unwrap_err();
+        assert!(!error.is::<TestsFailed>());
+        assert_eq!(error.to_string(), "p::b ended with exit code 2, and named no failed test");
+    }
+}

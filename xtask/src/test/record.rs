@@ -1,0 +1,73 @@
+//! What became of every test of a run, by its full name `package::binary::test`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::output::{Report, Verdict};
+
+/// Every test seen, by outcome.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Names of tests that passed.
+    pub passed: Vec<String>,
+    /// Names of tests that failed, with a reason where it is not the test's own.
+    pub failed: Vec<String>,
+    /// Why a test did not run, by its name.
+    pub skipped: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// Takes over what the binary `name` said, and returns how many failures that adds.
+    pub fn add(&mut self, name: &str, report: Report) -> usize {
+        let failed_before = self.failed.len();
+        for (test, verdict) in report.verdicts {
+            let full_name = format!("{name}::{test}");
+            match verdict {
+                Verdict::Passed => self.passed.push(full_name),
+                Verdict::Failed => self.failed.push(full_name),
+                Verdict::Ignored => {
+                    let reason = report.reasons.get(&test).map_or("marked to be ignored", String::as_str);
+                    self.skipped.insert(full_name, reason.to_owned());
+                }
+            }
+        }
+        self.failed.extend(report.doubts.iter().map(|doubt| format!("{name}: {doubt}")));
+        self.failed.len() - failed_before
+    }
+
+    /// The skipped and the failed tests, one a line.
+    pub fn listing(&self) -> String {
+        let mut listing = String::new();
+        for (name, reason) in &self.skipped {
+            // Writing to a String cannot fail.
+            let _ = writeln!(listing, "skipped {name}: {reason}");
+        }
+        for name in &self.failed {
+            let _ = writeln!(listing, "failed  {name}");
+        }
+        listing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::output::parse;
+
+    #[test]
+    fn tests_are_recorded_under_the_name_of_their_binary() {
+        let mut record = Record::default();
+        let added = record.add(
+            "forkd::api",
+            parse(
+                "SKIP boots: needs root\nrunning 3 tests\n\
+                 test boots ... ignored\ntest lists ... ok\ntest deletes ... FAILED\n\
+                 test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured\n",
+            ),
+        );
+        assert_eq!(added, 1);
+        assert_eq!(record.passed, ["forkd::api::lists"]);
+        assert_eq!(record.failed, ["forkd::api::deletes"]);
+        assert_eq!(record.listing(), "skipped forkd::api::boots: needs root\nfailed  forkd::api::deletes\n");
+    }
+}
