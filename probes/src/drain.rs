@@ -11,7 +11,7 @@ use crate::aggregate::Totals;
 use crate::decode::{Decoder, Record};
 use crate::error::AttachError;
 use crate::gaps::GapFinder;
-use crate::interval::{Builder, Interval, Seed, ThreadNote};
+use crate::interval::{Builder, Finished, Interval, Seed, ThreadNote};
 use crate::load::Probes;
 use crate::order::Sorter;
 use crate::proc;
@@ -141,9 +141,11 @@ impl Drain {
         self.probes.disarm()?;
         let counters = self.last_passes()?;
         self.release(end_ns + 1);
-        let loss = self.loss(&counters);
+        let mut loss = self.loss(&counters);
         let mut sink = self.sink;
-        let notes = self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
+        let Finished { notes, unpaired } =
+            self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
+        loss.insert("unpaired_switches".to_owned(), unpaired);
         let attempted = counters.iter().map(|cpu| cpu.attempted).sum();
         Ok(Gathered { end_ns, sink, notes, loss, received: self.received, attempted })
     }

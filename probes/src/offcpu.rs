@@ -1,5 +1,6 @@
 //! A recording of where processes' threads wait, from attach to report.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
@@ -80,12 +81,13 @@ impl Session {
     pub fn attach(pid: u32, options: Options) -> Result<Self, AttachError> {
         let process = check_target(pid, &options)?;
         let mut probes = Probes::attach(options.ring_bytes)?;
-        let images = Images::of(pid).map_err(|error| gone_or(pid, "reading its memory map", error))?;
+        let (images, unreadable) = images_of(pid);
         let armed_ns = proc::monotonic_ns();
         probes.arm(&[pid])?;
         let start_ns = proc::monotonic_ns();
         let seeds = proc::seeds(pid).map_err(|error| gone_or(pid, "listing its threads", error))?;
-        let warnings = warnings_at_start(&seeds);
+        let mut warnings = warnings_at_start(&seeds);
+        warnings.extend(unreadable);
         let sink = if options.keep_intervals {
             Sink::Intervals(Vec::new())
         } else {
@@ -174,6 +176,7 @@ impl Session {
         };
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(hidden_kernel_symbols());
+        warnings.extend(unpaired(&gathered.loss));
         warnings.extend(left_out(totals.shorter(), self.options.min_ns));
         let mut images = std::mem::take(&mut self.images);
         images.refresh(self.pid);
@@ -232,6 +235,17 @@ fn spawn(drain: Drain) -> Result<Reader, AttachError> {
     Ok(Reader { stop, thread })
 }
 
+/// The process's files, or why its instructions will have no names. That is no reason not to record.
+fn images_of(pid: u32) -> (Images, Option<String>) {
+    match Images::of(pid) {
+        Ok(images) => (images, None),
+        Err(error) => {
+            let why = format!("user frames have no names: /proc/{pid}/maps cannot be read ({error})");
+            (Images::default(), Some(why))
+        }
+    }
+}
+
 fn warnings_at_start(seeds: &[Seed]) -> Vec<String> {
     let asleep = |seed: &&Seed| matches!(seed.state, SeedState::Waiting(_));
     let without_stack = seeds.iter().filter(asleep).filter(|seed| seed.kernel.is_none()).count();
@@ -241,6 +255,15 @@ fn warnings_at_start(seeds: &[Seed]) -> Vec<String> {
     vec![format!(
         "{without_stack} of the threads asleep at the start show no kernel stack: /proc/PID/stack needs CAP_SYS_ADMIN"
     )]
+}
+
+/// Some hosts hide the switches of their own service threads from every tracer.
+fn unpaired(loss: &BTreeMap<String, u64>) -> Option<String> {
+    let count = loss.get("unpaired_switches").copied().filter(|count| *count > 0)?;
+    Some(format!(
+        "{count} switches went unreported by the kernel's own tracepoint: the waits around them are counted as \
+         longer than they were, and marked as truncated"
+    ))
 }
 
 fn left_out(shorter: u64, min_ns: u64) -> Option<String> {

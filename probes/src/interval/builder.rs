@@ -15,6 +15,16 @@ pub struct Builder {
     threads: HashMap<ThreadId, Thread>,
     seeds: HashMap<u32, Seed>,
     gaps: Gaps,
+    unpaired: u64,
+}
+
+/// What is left when the last interval is out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// The threads.
+    pub notes: Vec<ThreadNote>,
+    /// Switches that must have happened, and that the kernel reported neither as events nor as losses.
+    pub unpaired: u64,
 }
 
 /// What is known of a thread beside its intervals.
@@ -34,6 +44,7 @@ impl Builder {
             threads: HashMap::new(),
             seeds: seeds.into_iter().map(|seed| (seed.tid, seed)).collect(),
             gaps: Gaps::default(),
+            unpaired: 0,
         }
     }
 
@@ -51,7 +62,7 @@ impl Builder {
             }
             Thread::existing(record.thread, window_start_ns, self.seeds.remove(&record.thread.tid))
         });
-        thread.event(record.time_ns, &record.event, &mut marking(&self.gaps, emit));
+        thread.event(record.time_ns, &record.event, &mut marking(&self.gaps, &mut self.unpaired, emit));
     }
 
     /// Closes every thread's last interval at the end of the window. `ran_ns` gives a thread's CPU time by
@@ -61,14 +72,18 @@ impl Builder {
         end_ns: u64,
         ran_ns: &HashMap<u32, u64>,
         emit: &mut dyn FnMut(Interval),
-    ) -> Vec<ThreadNote> {
+    ) -> Finished {
         self.add_silent_threads();
         let mut notes = Vec::new();
         for (id, thread) in self.threads {
             notes.push(ThreadNote { thread: id, comm: thread.comm() });
-            thread.finish(end_ns, ran_ns.get(&id.tid).copied(), &mut marking(&self.gaps, emit));
+            thread.finish(
+                end_ns,
+                ran_ns.get(&id.tid).copied(),
+                &mut marking(&self.gaps, &mut self.unpaired, emit),
+            );
         }
-        notes
+        Finished { notes, unpaired: self.unpaired }
     }
 
     /// A thread that slept, or ran, through the whole window has no record; its seed is all there is.
@@ -86,9 +101,16 @@ impl Builder {
     }
 }
 
-fn marking<'a>(gaps: &'a Gaps, emit: &'a mut dyn FnMut(Interval)) -> impl FnMut(Interval) + 'a {
+/// Marks what a loss may have touched, and counts the contradictions that no loss explains.
+fn marking<'a>(
+    gaps: &'a Gaps,
+    unpaired: &'a mut u64,
+    emit: &'a mut dyn FnMut(Interval),
+) -> impl FnMut(Interval) + 'a {
     |mut interval| {
-        interval.truncated |= gaps.touch(interval.start_ns, interval.end_ns);
+        let touched = gaps.touch(interval.start_ns, interval.end_ns);
+        *unpaired += u64::from(interval.truncated && !touched);
+        interval.truncated |= touched;
         emit(interval);
     }
 }

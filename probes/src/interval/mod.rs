@@ -11,7 +11,7 @@ mod thread;
 
 use std::sync::Arc;
 
-pub use builder::{Builder, ThreadNote};
+pub use builder::{Builder, Finished, ThreadNote};
 pub use clip::{Windows, WindowsError};
 pub use seed::{Seed, SeedState};
 

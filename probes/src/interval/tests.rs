@@ -204,6 +204,25 @@ fn an_interval_that_touches_a_loss_is_marked_and_not_shortened() {
     );
 }
 
+// 100    120        140      150              180      200
+//  |--on--|--asleep--|--queue-- (in, unseen) ---|-queue---|
+#[test]
+fn an_unseen_switch_in_is_marked_and_leaves_the_sleep_alone() {
+    check(
+        &[(120, switch_out(SLEEP)), (140, waking(9)), (180, preempted())],
+        &["100-120 on", "120-140 Interruptible by 9", "140-180 RunQueue by 9!", "180-200 Preempted"],
+    );
+}
+
+#[test]
+fn a_contradiction_without_a_loss_is_counted() {
+    let mut builder = Builder::new(START, Vec::new());
+    for time_ns in [120, 180] {
+        builder.record(&record(OLD, time_ns, preempted()), &mut |_| {});
+    }
+    assert_eq!(builder.finish(200, &HashMap::new(), &mut |_| {}).unpaired, 1);
+}
+
 #[test]
 fn a_reused_thread_id_is_another_thread() {
     let second = ThreadId { tid: 7, start_ns: 150 };

@@ -21,6 +21,17 @@ enum State {
     Gone,
 }
 
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The thread got a CPU.
+    SwitchIn,
+    /// The thread left a CPU again, so it must have got one unseen.
+    UnseenSwitchIn,
+    /// The window closed.
+    Window,
+}
+
 #[derive(Clone, Debug)]
 struct Wake {
     time_ns: u64,
@@ -39,7 +50,7 @@ pub struct Thread {
     seed: Option<Seed>,
 }
 
-/// Where finished intervals go. The last flag: the events contradict each other within the interval.
+/// Where finished intervals go.
 pub type Emit<'a> = &'a mut dyn FnMut(Interval);
 
 impl Thread {
@@ -95,7 +106,9 @@ impl Thread {
                 let wait = self.seeded_wait(u64::MAX, ran_ns, end_ns);
                 match wait {
                     Some(Seeded::Running) => self.close(end_ns, Doing::OnCpu, false, emit),
-                    Some(Seeded::Waiting(off)) => self.end_of_wait(end_ns, off, woken, None, true, emit),
+                    Some(Seeded::Waiting(off)) => {
+                        self.end_of_wait(end_ns, off, woken, None, End::Window, emit)
+                    }
                     Some(Seeded::Dead) => {}
                     None => self.close(end_ns, Doing::Unknown, false, emit),
                 }
@@ -103,7 +116,7 @@ impl Thread {
             State::On { .. } => self.close(end_ns, Doing::OnCpu, false, emit),
             State::Off { wait, stack, user_ip, woken, early } => {
                 let off = OffCpu { wait, stack, user_ip, waker: None };
-                self.end_of_wait(end_ns, off, woken, early, true, emit);
+                self.end_of_wait(end_ns, off, woken, early, End::Window, emit);
             }
             State::Gone => {}
         }
@@ -118,14 +131,14 @@ impl Thread {
                     _ if woken.is_none() => missing_stack(Wait::RunQueue),
                     _ => missing_stack(Wait::Unknown),
                 };
-                self.end_of_wait(time_ns, off, woken, None, false, emit);
+                self.end_of_wait(time_ns, off, woken, None, End::SwitchIn, emit);
             }
             // Switched in twice: the switch-out between was lost. What the thread did meanwhile cannot be
             // told, so the time stays with the state that was seen last, marked.
             State::On { .. } => self.close(time_ns, Doing::OnCpu, true, emit),
             State::Off { wait, stack, user_ip, woken, early } => {
                 let off = OffCpu { wait, stack, user_ip, waker: None };
-                self.end_of_wait(time_ns, off, woken, early, false, emit);
+                self.end_of_wait(time_ns, off, woken, early, End::SwitchIn, emit);
             }
             // Only a lost or late record brings an ended thread back.
             State::Gone => self.close(time_ns, Doing::Unknown, true, emit),
@@ -151,10 +164,10 @@ impl Thread {
                 self.close(time_ns, Doing::OnCpu, false, emit);
                 early
             }
-            // The switch-in between was lost.
-            State::Off { wait, stack, user_ip, woken, .. } => {
-                let waker = woken.map(|wake| wake.waker);
-                self.close(time_ns, Doing::OffCpu(OffCpu { wait, stack, user_ip, waker }), true, emit);
+            // When it came back cannot be told, so the time stays with the wait, marked.
+            State::Off { wait, stack, user_ip, woken, early } => {
+                let off = OffCpu { wait, stack, user_ip, waker: None };
+                self.end_of_wait(time_ns, off, woken, early, End::UnseenSwitchIn, emit);
                 None
             }
             State::Gone => {
@@ -194,12 +207,13 @@ impl Thread {
         off: OffCpu,
         woken: Option<Wake>,
         early: Option<Waker>,
-        still_waiting: bool,
+        end: End,
         emit: Emit<'_>,
     ) {
+        let unseen = end == End::UnseenSwitchIn;
         if off.wait.is_runnable() {
             let waker = if off.wait == Wait::RunQueue { woken.map(|wake| wake.waker) } else { None };
-            self.close(end_ns, Doing::OffCpu(OffCpu { waker, ..off }), false, emit);
+            self.close(end_ns, Doing::OffCpu(OffCpu { waker, ..off }), unseen, emit);
             return;
         }
         let run_queue = |waker| Doing::OffCpu(OffCpu { wait: Wait::RunQueue, waker, ..off.clone() });
@@ -207,11 +221,11 @@ impl Thread {
             (Some(wake), _) => {
                 let blocked = OffCpu { waker: Some(wake.waker.clone()), ..off.clone() };
                 self.close(wake.time_ns.clamp(self.since_ns, end_ns), Doing::OffCpu(blocked), false, emit);
-                self.close(end_ns, run_queue(Some(wake.waker)), false, emit);
+                self.close(end_ns, run_queue(Some(wake.waker)), unseen, emit);
             }
-            (None, Some(waker)) => self.close(end_ns, run_queue(Some(waker)), false, emit),
-            (None, None) if still_waiting || !self.left_cpu => {
-                self.close(end_ns, Doing::OffCpu(off), false, emit);
+            (None, Some(waker)) => self.close(end_ns, run_queue(Some(waker)), unseen, emit),
+            (None, None) if end != End::SwitchIn || !self.left_cpu => {
+                self.close(end_ns, Doing::OffCpu(off), unseen, emit);
             }
             (None, None) => self.close(end_ns, run_queue(None), false, emit),
         }

@@ -124,8 +124,9 @@ fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::
 fn wakers(wakers: &[&Waker]) -> String {
     const NAMED: usize = 3;
     let name = |waker: &&Waker| {
-        let thread = format!("{}-{}", clip(&waker.comm, 15), waker.tid);
-        if waker.interrupt { format!("an interrupt over {thread}") } else { thread }
+        let name = clip(&waker.comm, 20);
+        // An interrupt is no thread: what it interrupted is chance, and is not named.
+        if waker.interrupt { name } else { format!("{name}-{}", waker.tid) }
     };
     let mut names: Vec<String> = wakers.iter().take(NAMED).map(name).collect();
     if wakers.len() > NAMED {
