@@ -29,7 +29,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// How the BRANCH's bytes get to disk: naive, fallocate
+    /// How the BRANCH's bytes get to disk: naive, fallocate, direct, uring, stage
     #[arg(long, value_delimiter = ',', default_value = "naive,fallocate")]
     data_path: Vec<DataPath>,
 

@@ -62,6 +62,43 @@ pub struct Snapshot {
     pub rootfs: Option<String>,
 }
 
+/// How far a snapshot has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotStatus {
+    /// It is being written; it is listed when it is durable.
+    Writing,
+    /// It is durable, and children can be forked from it.
+    Ready,
+    /// It could not be written, or is damaged.
+    Failed,
+}
+
+/// `GET /v1/snapshots/:tag`: all there is to know about one snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotDetail {
+    /// Its name.
+    pub tag: String,
+    /// How far it has come.
+    pub status: SnapshotStatus,
+    /// Whether children can be forked from it.
+    pub bootable: bool,
+    /// Why not, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_bootable_because: Option<String>,
+    /// Bytes of guest memory; 0 where that is not known.
+    pub logical_bytes: u64,
+    /// Disk space of its own files, in bytes.
+    pub physical_bytes: u64,
+    /// The snapshot that it is a layer on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Layers down to the image it begins with; 0 for an image.
+    pub depth: u32,
+    /// The layers that lie directly on it.
+    pub dependents: Vec<String>,
+}
+
 /// `POST /v1/sandboxes`: fork children from a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +192,10 @@ pub struct BranchRequest {
     /// whole, and a power cut may still take it or damage it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durable: Option<bool>,
+    /// Whether to answer only when the snapshot is durable; true when absent. With false the answer comes right
+    /// after the resume, with `status` `writing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
 }
 
 /// What Firecracker writes during the pause.
@@ -175,15 +216,32 @@ pub enum DataPath {
     Naive,
     /// As `naive`, into a destination whose blocks were allocated before the pause.
     Fallocate,
+    /// Firecracker writes to memory; the parent's image is copied past the page cache (O_DIRECT).
+    Direct,
+    /// Firecracker writes to memory; the parent's image is copied with several requests in flight (io_uring).
+    Uring,
+    /// Firecracker writes to memory, and only the dirtied pages go to disk, as a layer on the parent.
+    Stage,
 }
 
 impl DataPath {
+    /// Every data path.
+    pub const ALL: [Self; 5] = [Self::Naive, Self::Fallocate, Self::Direct, Self::Uring, Self::Stage];
+
     /// Its name in requests, tables and file names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Naive => "naive",
             Self::Fallocate => "fallocate",
+            Self::Direct => "direct",
+            Self::Uring => "uring",
+            Self::Stage => "stage",
         }
+    }
+
+    /// Whether Firecracker writes to memory during the pause, and the disk is touched after it only.
+    pub const fn stages_in_memory(self) -> bool {
+        matches!(self, Self::Direct | Self::Uring | Self::Stage)
     }
 }
 
@@ -191,11 +249,9 @@ impl std::str::FromStr for DataPath {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "naive" => Ok(Self::Naive),
-            "fallocate" => Ok(Self::Fallocate),
-            _ => Err(format!("no data path is called '{name}': use naive or fallocate")),
-        }
+        let known = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|data_path| data_path.name() == name);
+        found.ok_or_else(|| format!("no data path is called '{name}': use one of {known}"))
     }
 }
 
@@ -216,8 +272,14 @@ pub struct Branch {
     pub pause_ms: f64,
     /// Time Firecracker took to write memory and state (the `create` phase), in milliseconds.
     pub diff_ms: f64,
-    /// Disk space of the memory file that Firecracker wrote, in bytes.
+    /// Bytes of guest memory that Firecracker wrote: the memory file's disk space, or its pages in memory.
     pub diff_physical_bytes: u64,
+    /// Memory that held the snapshot between the pause and the disk, in bytes; 0 where Firecracker wrote to disk.
+    pub staged_bytes: u64,
+    /// The snapshot was to be staged in memory and was written to disk, because memory was short.
+    pub fell_back_to_disk: bool,
+    /// Whether the snapshot is durable yet.
+    pub status: SnapshotStatus,
     /// Every phase, in the order in which they begin. `copy` may begin before `pause` and end after `resume`.
     pub phases: Vec<PhaseSpan>,
     /// What did not go as asked, one sentence each.

@@ -9,14 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::oneshot;
 
-use crate::api::{BranchMode, DataPath, Snapshot};
+use crate::api::{BranchMode, DataPath, Snapshot, SnapshotDetail, SnapshotStatus};
 use crate::branch::boot::snapshot_after_boot;
-use crate::branch::{self, BranchError, Plan};
+use crate::branch::staging_memory::StagingMemory;
+use crate::branch::{self, BranchError, Place, Plan};
 use crate::clock;
 use crate::sandbox::Sandbox;
-use crate::snapshot::manifest::{Manifest, SCHEMA};
-use crate::snapshot::store::{Opened, Store, StoreError};
+use crate::snapshot::compact::compact;
+use crate::snapshot::digest::Digest;
+use crate::snapshot::images::Images;
+use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
+use crate::snapshot::store::{Opened, Store, StoreError, at};
 use crate::snapshot::tag::Tag;
 use crate::unique;
 use crate::vmm::VmmError;
@@ -26,6 +31,9 @@ use crate::vmm::process::kill_leftovers;
 
 /// Forks of one request that are started at the same time.
 const FORKS_AT_ONCE: usize = 8;
+
+/// Failures that are remembered for clients that did not wait.
+const KEPT_FAILURES: usize = 1000;
 
 /// Where the daemon keeps what it keeps, and what it runs.
 #[derive(Clone, Debug)]
@@ -38,6 +46,21 @@ pub struct Config {
     pub firecracker: Firecracker,
     /// How a BRANCH gets to disk when it does not say.
     pub data_path: DataPath,
+    /// Memory that snapshots may take between the pause and the disk, all together.
+    pub staging_bytes: u64,
+    /// Disk space for memory images of layers, beside the snapshots themselves.
+    pub images_bytes: u64,
+}
+
+/// What happens to the layers that lie on a snapshot which is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// There must be none.
+    Refuse,
+    /// They are deleted first, with all that lies on them.
+    Cascade,
+    /// They are turned into images first, so that nothing is lost.
+    Flatten,
 }
 
 /// Why the daemon could not start.
@@ -100,7 +123,11 @@ pub enum OperationError {
 pub struct Daemon {
     config: Config,
     store: Store,
+    images: Images,
+    staging_memory: StagingMemory,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
+    /// BRANCHes that were answered before they were whole, and then failed: why, by tag.
+    failed: Mutex<BTreeMap<Tag, String>>,
     _run_dir_lock: File,
 }
 
@@ -114,7 +141,10 @@ impl Daemon {
             0 => {}
             killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
         }
-        Ok(Self { config, store, sandboxes: Mutex::default(), _run_dir_lock: run_dir_lock })
+        let images = Images::open(&store, config.images_bytes)?;
+        let staging_memory = StagingMemory::new(config.staging_bytes);
+        let (sandboxes, failed) = (Mutex::default(), Mutex::default());
+        Ok(Self { config, store, images, staging_memory, sandboxes, failed, _run_dir_lock: run_dir_lock })
     }
 
     /// Its configuration.
@@ -131,12 +161,12 @@ impl Daemon {
         boot_wait_ms: Option<u64>,
     ) -> Result<Snapshot, OperationError> {
         let Config { firecracker, run_dir, .. } = &self.config;
+        let unknown = Digest::of(b"");
         let manifest = Manifest {
             schema: SCHEMA.to_owned(),
             tag: tag.to_string(),
             created_at_unix: clock::unix_seconds(),
             branched_from: None,
-            parent: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,
             durable: true,
@@ -144,6 +174,10 @@ impl Daemon {
             vcpus,
             rootfs: source.rootfs().map(|path| path.display().to_string()),
             firecracker: firecracker.version.clone(),
+            // The files tell these, when they are there.
+            identity: unknown,
+            vmstate: unknown,
+            memory: Memory::Image { digest: unknown },
         };
         snapshot_after_boot(
             &self.store,
@@ -162,18 +196,78 @@ impl Daemon {
         Ok(self.store.snapshots()?.iter().map(describe).collect())
     }
 
-    /// Deletes a snapshot; sandboxes forked from it go on.
-    pub fn delete_snapshot(&self, tag: &Tag) -> Result<(), OperationError> {
-        Ok(self.store.delete_snapshot(tag)?)
+    /// All there is to know about one snapshot, whole, damaged or in the making.
+    pub fn snapshot(&self, tag: &Tag) -> Result<SnapshotDetail, OperationError> {
+        let opened = match self.store.snapshot(tag) {
+            Ok(opened) => Some(opened),
+            Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => None,
+            Err(StoreError::NotFound(name)) => {
+                let reason = self.failure(tag).ok_or(StoreError::NotFound(name))?;
+                return Ok(damaged(tag, reason));
+            }
+            Err(StoreError::Damaged { reason, .. }) => return Ok(damaged(tag, reason)),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(opened) = opened else {
+            return Ok(SnapshotDetail {
+                status: SnapshotStatus::Writing,
+                ..damaged(tag, "it is being written".into())
+            });
+        };
+        let chain = self.store.chain(tag);
+        let dependents = self.store.dependents(tag)?;
+        Ok(SnapshotDetail {
+            tag: tag.to_string(),
+            status: SnapshotStatus::Ready,
+            bootable: chain.is_ok(),
+            not_bootable_because: chain.as_ref().err().map(ToString::to_string),
+            logical_bytes: opened.manifest.memory_bytes(),
+            physical_bytes: opened.physical_bytes().unwrap_or(0),
+            parent: opened.manifest.parent().map(|parent| parent.tag.clone()),
+            depth: chain.map_or(0, |chain| chain.len() as u32 - 1),
+            dependents: dependents.iter().map(Tag::to_string).collect(),
+        })
+    }
+
+    /// Deletes a snapshot; sandboxes forked from it go on. Blocks for as long as the disk takes.
+    pub fn delete_snapshot(&self, tag: &Tag, dependents: Dependents) -> Result<(), OperationError> {
+        match dependents {
+            Dependents::Refuse => {}
+            Dependents::Cascade => {
+                for dependent in self.store.dependents(tag)? {
+                    self.delete_snapshot(&dependent, Dependents::Cascade)?;
+                }
+            }
+            Dependents::Flatten => {
+                for dependent in self.store.dependents(tag)? {
+                    self.compact(&dependent)?;
+                }
+            }
+        }
+        let identity = self.store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
+        self.store.delete_snapshot(tag)?;
+        if let Some(identity) = identity {
+            self.images.delete_image(identity);
+        }
+        Ok(())
+    }
+
+    /// Turns a layer into an image of its own, which lies on nothing; layers on it stay what they are. Does
+    /// nothing to an image. Blocks for as long as the disk takes.
+    pub fn compact(&self, tag: &Tag) -> Result<(), OperationError> {
+        Ok(compact(&self.store, &self.images, tag)?)
     }
 
     /// Forks `n` sandboxes from a snapshot: all of them, or none.
     pub async fn fork(&self, tag: &Tag, n: u32) -> Result<Vec<Arc<Sandbox>>, OperationError> {
+        // Made once for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
+        let image = tokio::task::block_in_place(|| self.images.image(&self.store, tag))?;
         let fork_one = async |_| -> Result<Arc<Sandbox>, OperationError> {
             let snapshot = self.store.snapshot(tag)?;
             require_rootfs(&snapshot.manifest)?;
             let Config { firecracker, run_dir, .. } = &self.config;
-            Ok(Arc::new(Sandbox::fork(firecracker, run_dir, snapshot).await?))
+            let image = image.try_clone().map_err(at("open", &snapshot.dir))?;
+            Ok(Arc::new(Sandbox::fork(firecracker, run_dir, snapshot, image).await?))
         };
         // A failure drops the sandboxes forked so far, which ends them.
         let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
@@ -205,6 +299,7 @@ impl Daemon {
         id: &str,
         tag: Option<Tag>,
         (mode, data_path, durable): (BranchMode, Option<DataPath>, bool),
+        resumed: Option<oneshot::Sender<crate::api::Branch>>,
     ) -> Result<crate::api::Branch, OperationError> {
         let sandbox = self.sandbox(id)?;
         let tag = match tag {
@@ -213,7 +308,31 @@ impl Daemon {
             None => format!("branch-{}", unique::hex(6)).parse().expect("a generated tag is valid"),
         };
         let plan = Plan { tag, mode, data_path: data_path.unwrap_or(self.config.data_path), durable };
-        Ok(branch::branch(&self.store, &self.config.firecracker.version, sandbox, plan).await?)
+        let place = Place {
+            store: &self.store,
+            images: &self.images,
+            staging_memory: &self.staging_memory,
+            firecracker: &self.config.firecracker.version,
+        };
+        let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
+        let outcome = branch::branch(place, sandbox, plan, resumed).await;
+        if let (Err(error), true) = (&outcome, answers_early) {
+            tracing::error!(%tag, %error, "a BRANCH failed that its client may have been told of as being written");
+            self.note_failure(tag, error.to_string());
+        }
+        Ok(outcome?)
+    }
+
+    fn note_failure(&self, tag: Tag, reason: String) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.len() >= KEPT_FAILURES {
+            failed.pop_first();
+        }
+        failed.insert(tag, reason);
+    }
+
+    fn failure(&self, tag: &Tag) -> Option<String> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(tag).cloned()
     }
 
     /// Ends every sandbox.
@@ -242,6 +361,20 @@ fn describe(snapshot: &Opened) -> Snapshot {
         physical_bytes: snapshot.physical_bytes().unwrap_or(0),
         durable,
         rootfs,
+    }
+}
+
+fn damaged(tag: &Tag, reason: String) -> SnapshotDetail {
+    SnapshotDetail {
+        tag: tag.to_string(),
+        status: SnapshotStatus::Failed,
+        bootable: false,
+        not_bootable_because: Some(reason),
+        logical_bytes: 0,
+        physical_bytes: 0,
+        parent: None,
+        depth: 0,
+        dependents: Vec::new(),
     }
 }
 

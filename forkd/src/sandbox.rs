@@ -9,8 +9,12 @@ use tokio::sync::Mutex;
 
 use crate::api::{Sandbox as Info, SandboxState};
 use crate::clock;
+use crate::snapshot::digest::Digest;
+use crate::snapshot::extents::Extent;
+use crate::snapshot::images::Image;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::Opened;
+use crate::snapshot::tag::Tag;
 use crate::unique;
 use crate::vmm::VmmError;
 use crate::vmm::api::Api;
@@ -19,14 +23,16 @@ use crate::vmm::console::Console;
 use crate::vmm::firecracker::Firecracker;
 use crate::vmm::process::Process;
 
-/// The memory image that holds everything the guest had not dirtied since: the pages of the next diff laid
-/// over it are the guest's memory. Kept open, so that deleting its tag does not take it away.
+/// What a diff BRANCH builds on: the snapshot that holds everything the guest had not dirtied since. The pages
+/// of the next diff laid over its memory are the guest's memory.
 #[derive(Debug)]
 pub struct DiffBase {
-    /// The image, read-only.
-    pub memory: File,
-    /// The tag it was opened under.
-    pub tag: String,
+    /// Its tag.
+    pub tag: Tag,
+    /// Its identity, which tells it from a later snapshot of the same name.
+    pub identity: Digest,
+    /// Its memory image, where there is one; kept open, so that deleting the tag does not take it away.
+    pub image: Option<File>,
 }
 
 /// A microVM and its Firecracker process.
@@ -43,6 +49,8 @@ pub struct Sandbox {
     /// What the next diff BRANCH builds on; `None` where only a full one is right. Locked over a whole
     /// BRANCH, so that there is one at a time.
     pub diff_base: Mutex<Option<DiffBase>>,
+    /// The parts of its memory that its last diff held; a guest often dirties the same ones again.
+    pub last_diff: std::sync::Mutex<Vec<Extent>>,
     process: Process,
     created_at_unix: u64,
     branches: AtomicU64,
@@ -78,12 +86,19 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Forks a microVM from a snapshot; the guest goes on where it was paused.
-    pub async fn fork(firecracker: &Firecracker, run_dir: &Path, snapshot: Opened) -> Result<Self, VmmError> {
-        let (vmstate, memory) = (snapshot.vmstate_path(), snapshot.memory_path());
-        let base = DiffBase { memory: snapshot.memory, tag: snapshot.manifest.tag.clone() };
-        let sandbox = Self::start(firecracker, run_dir, snapshot.manifest, Some(base)).await?;
-        sandbox.api.load_snapshot(&vmstate, &memory).await?;
+    /// Forks a microVM from a snapshot and its memory image; the guest goes on where it was paused.
+    pub async fn fork(
+        firecracker: &Firecracker,
+        run_dir: &Path,
+        snapshot: Opened,
+        image: Image,
+    ) -> Result<Self, VmmError> {
+        let vmstate = snapshot.vmstate_path();
+        let tag = snapshot.manifest.tag.parse().ok();
+        let identity = snapshot.manifest.identity;
+        let base = tag.map(|tag| DiffBase { tag, identity, image: Some(image.file) });
+        let sandbox = Self::start(firecracker, run_dir, snapshot.manifest, base).await?;
+        sandbox.api.load_snapshot(&vmstate, &image.path).await?;
         Ok(sandbox)
     }
 
@@ -101,6 +116,7 @@ impl Sandbox {
             api: Api::new(&process.api_socket()),
             console,
             diff_base: Mutex::new(base),
+            last_diff: std::sync::Mutex::default(),
             process,
             created_at_unix: clock::unix_seconds(),
             branches: AtomicU64::new(0),

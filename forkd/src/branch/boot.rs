@@ -7,8 +7,9 @@ use super::phases::PhaseLog;
 use super::{BranchError, blocking};
 use crate::api::BranchMode;
 use crate::sandbox::Sandbox;
-use crate::snapshot::manifest::Manifest;
-use crate::snapshot::store::Store;
+use crate::snapshot::digest::Digest;
+use crate::snapshot::manifest::{Manifest, Memory};
+use crate::snapshot::store::{Store, at};
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
 use crate::vmm::firecracker::Firecracker;
@@ -30,6 +31,14 @@ pub async fn snapshot_after_boot(
     let written = with_guest_paused(&sandbox.api, &mut PhaseLog::default(), create).await;
     sandbox.kill().await;
     written?;
-    blocking(move || staging.publish(&manifest)).await?;
+    let publish = move || {
+        let (vmstate_path, memory_path) = (staging.vmstate_path(), staging.memory_path());
+        let vmstate = Digest::of_file(&vmstate_path).map_err(at("read", &vmstate_path))?;
+        let digest = Digest::of_file(&memory_path).map_err(at("read", &memory_path))?;
+        let memory = Memory::Image { digest };
+        let identity = Manifest::identity_of(vmstate, &memory);
+        staging.publish(&Manifest { identity, vmstate, memory, ..manifest })
+    };
+    blocking(publish).await?;
     Ok(())
 }

@@ -3,19 +3,18 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::api::DataPath;
-use crate::snapshot::copy::overlay;
+use crate::snapshot::copy::{Method, overlay};
 
 /// A memory file of its final size that nothing has been written to.
 #[derive(Debug)]
 pub struct Destination {
     file: File,
-    path: PathBuf,
     /// Why its blocks are not allocated though the data path asks for it.
     pub not_preallocated: Option<String>,
 }
@@ -29,7 +28,7 @@ impl Destination {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let not_preallocated = match data_path {
-            DataPath::Naive => None,
+            DataPath::Naive | DataPath::Direct | DataPath::Uring | DataPath::Stage => None,
             // Not posix_fallocate(3), which writes zeros where the file system cannot.
             DataPath::Fallocate => match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
                 Ok(()) => None,
@@ -40,22 +39,17 @@ impl Destination {
             },
         };
         file.set_len(bytes)?;
-        Ok(Self { file, path: path.to_owned(), not_preallocated })
-    }
-
-    /// Its path, for Firecracker to write a full snapshot to.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { file, not_preallocated })
     }
 
     /// A second handle, for a copy that runs beside the pause.
     pub fn try_clone(&self) -> io::Result<Self> {
         let file = self.file.try_clone()?;
-        Ok(Self { file, path: self.path.clone(), not_preallocated: None })
+        Ok(Self { file, not_preallocated: None })
     }
 
     /// Lays the data of `source` over it and returns the bytes written. Blocks for as long as the disk takes.
-    pub fn overlay(&self, source: &File) -> io::Result<u64> {
-        overlay(source, &self.file)
+    pub fn overlay(&self, method: Method, source: &File) -> io::Result<u64> {
+        overlay(method, source, &self.file)
     }
 }

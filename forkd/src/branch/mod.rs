@@ -4,25 +4,29 @@ pub mod boot;
 pub mod destination;
 pub mod pause;
 pub mod phases;
+pub mod staging_memory;
+mod work;
+pub mod written;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use probes_common::BranchPhase;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use self::destination::Destination;
-use self::pause::{PauseError, with_guest_paused};
-use self::phases::PhaseLog;
-use crate::api::{Branch, BranchMode, DataPath};
-use crate::clock::{self, monotonic_ns};
-use crate::sandbox::{DiffBase, Sandbox};
-use crate::snapshot::manifest::{Manifest, SCHEMA};
-use crate::snapshot::staging::Staging;
-use crate::snapshot::store::{Store, StoreError, at};
+use self::pause::PauseError;
+use self::staging_memory::StagingMemory;
+use self::work::Work;
+use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
+use crate::clock::monotonic_ns;
+use crate::sandbox::Sandbox;
+use crate::snapshot::copy::Method;
+use crate::snapshot::images::Images;
+use crate::snapshot::manifest::Parent;
+use crate::snapshot::store::{Reservation, Store, StoreError};
 use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
 
@@ -73,7 +77,7 @@ pub enum BranchError {
     /// Copying the base or laying the diff over it failed.
     #[error("cannot {what} the memory image: {source}")]
     Image {
-        /// `copy` or `merge`.
+        /// `copy`, `merge` or `measure`.
         what: &'static str,
         /// What the system said.
         source: io::Error,
@@ -97,55 +101,82 @@ impl BranchError {
     }
 }
 
+/// What a BRANCH needs of the daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Where snapshots are kept.
+    pub store: &'a Store,
+    /// Memory images of layers.
+    pub images: &'a Images,
+    /// Memory between the pause and the disk.
+    pub staging_memory: &'a StagingMemory,
+    /// Version of the Firecracker that writes.
+    pub firecracker: &'a str,
+}
+
 /// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
-/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at all.
+/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan
+/// asks for it, or not at all. `resumed` is sent the
+/// report as it stands right after the resume.
 ///
 /// Must run in a task of its own: dropping the future half-way leaves the guest paused.
 pub async fn branch(
-    store: &Store,
-    firecracker: &str,
+    place: Place<'_>,
     sandbox: Arc<Sandbox>,
     plan: Plan,
+    resumed: Option<oneshot::Sender<Branch>>,
 ) -> Result<Branch, BranchError> {
     let mut base = sandbox.diff_base.try_lock().map_err(|_| BranchError::Busy(sandbox.id.clone()))?;
     require_running(&sandbox).await?;
-    let mut work = Work { log: PhaseLog::default(), warnings: Vec::new(), sandbox: &sandbox };
-    let mode = work.mode_that_can_be_had(plan.mode, base.is_some());
+    let mut work = Work::new(place, &sandbox, &plan);
 
     let prepare_start_ns = monotonic_ns();
-    let staging = store.stage(plan.tag.clone())?;
-    let destination = work.prepare(&staging, plan.data_path).await?;
-    let copying = match (mode, base.as_ref()) {
-        (BranchMode::Diff, Some(base)) => Some(copy_beside(&destination, base)?),
+    let staging = place.store.stage(plan.tag.clone())?;
+    let lower = work.choose_mode_and_base(base.as_ref()).await?;
+    let mut written = work.choose_where_firecracker_writes(&staging)?;
+    let destination = work.create_destination(&staging, &written).await?;
+    let copying = match (&destination, &lower) {
+        (Some(destination), Lower::Image(base)) => Some(copy_beside(work.method(), destination, base)?),
         _ => None,
     };
     work.log.record(BranchPhase::Prepare, prepare_start_ns, monotonic_ns());
 
     // Whatever happens from here on, Firecracker's record of dirty pages no longer fits the old base.
-    let old_base = base.take();
-    let written = match mode {
-        BranchMode::Full => staging.memory_path(),
-        BranchMode::Diff => staging.diff_path(),
-    };
-    let snapshot = work.snapshot_paused(mode, &staging, &written).await;
+    *base = None;
+    let paused = work.snapshot_paused(&written).await;
     // Awaited on every way out: the staging directory must not go while it is being written to.
     let copied = match copying {
         Some(copying) => work.finish_copy(copying).await,
         None => Ok(()),
     };
-    snapshot?;
-    copied?;
-    if mode == BranchMode::Diff {
-        work.merge(&destination, &written).await?;
+    paused?;
+    // A few system calls on a file that was written a moment ago and is in memory: not worth a thread.
+    work.measured = written.measure().map_err(|source| BranchError::Image { what: "measure", source })?;
+    if let Some(resumed) = resumed {
+        // An error says that nobody waits for it.
+        let _ = resumed.send(work.report(SnapshotStatus::Writing));
     }
-    let diff_physical_bytes = physical_bytes(&written)?;
-    let manifest = work.manifest(&plan, mode, firecracker);
-    let parent_tag = old_base.map(|base| base.tag);
-    tracing::debug!(tag = %plan.tag, parent = parent_tag, "publishing");
-    let memory = work.publish(staging, manifest).await?;
-    *base = Some(DiffBase { memory, tag: plan.tag.to_string() });
+    copied?;
+    work.merge(&staging, &written, destination).await?;
+    let published = work.publish(staging, written, &lower).await?;
+    if work.mode == BranchMode::Diff {
+        let extents = std::mem::take(&mut work.measured.extents);
+        *sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner) = extents;
+    }
+    *base = Some(published);
     sandbox.count_branch();
-    Ok(work.report(&plan, mode, diff_physical_bytes))
+    Ok(work.report(SnapshotStatus::Ready))
+}
+
+/// What lies under the pages that Firecracker writes.
+#[derive(Debug)]
+enum Lower {
+    /// Nothing: it writes all of guest memory.
+    Nothing,
+    /// An image that is copied.
+    Image(File),
+    /// A snapshot that the new one is a layer on; not deleted while it is pinned.
+    Parent { parent: Parent, _pin: Reservation },
 }
 
 /// Refuses a source that is dead or that somebody else has paused; also opens the API connection, so that
@@ -164,13 +195,17 @@ async fn require_running(sandbox: &Sandbox) -> Result<(), BranchError> {
 }
 
 /// Starts copying the base into the destination, on a thread of its own, beside the pause.
-fn copy_beside(destination: &Destination, base: &DiffBase) -> Result<JoinHandle<Copied>, BranchError> {
+fn copy_beside(
+    method: Method,
+    destination: &Destination,
+    base: &File,
+) -> Result<JoinHandle<Copied>, BranchError> {
     let image = |source| BranchError::Image { what: "copy", source };
     let destination = destination.try_clone().map_err(image)?;
-    let memory = base.memory.try_clone().map_err(image)?;
+    let base = base.try_clone().map_err(image)?;
     Ok(spawn_blocking(move || {
         let start_ns = monotonic_ns();
-        let result = destination.overlay(&memory);
+        let result = destination.overlay(method, &base);
         Copied { start_ns, end_ns: monotonic_ns(), result }
     }))
 }
@@ -179,134 +214,6 @@ struct Copied {
     start_ns: u64,
     end_ns: u64,
     result: io::Result<u64>,
-}
-
-/// One BRANCH under way: what it has found out so far.
-struct Work<'a> {
-    log: PhaseLog,
-    warnings: Vec<String>,
-    sandbox: &'a Sandbox,
-}
-
-impl Work<'_> {
-    fn mode_that_can_be_had(&mut self, wanted: BranchMode, has_base: bool) -> BranchMode {
-        if wanted == BranchMode::Diff && !has_base {
-            self.warn("full instead of diff: a BRANCH before this one failed, and the record of dirty pages with it");
-            return BranchMode::Full;
-        }
-        wanted
-    }
-
-    fn warn(&mut self, warning: &str) {
-        tracing::warn!(sandbox = self.sandbox.id, "{warning}");
-        self.warnings.push(warning.to_owned());
-    }
-
-    async fn prepare(&mut self, staging: &Staging, data_path: DataPath) -> Result<Destination, BranchError> {
-        let path = staging.memory_path();
-        let bytes = self.sandbox.origin.memory_bytes();
-        let create = {
-            let path = path.clone();
-            move || Destination::create(&path, bytes, data_path)
-        };
-        let destination = blocking(create).await.map_err(at("create", &path))?;
-        if let Some(reason) = &destination.not_preallocated {
-            self.warn(reason);
-        }
-        Ok(destination)
-    }
-
-    async fn snapshot_paused(
-        &mut self,
-        mode: BranchMode,
-        staging: &Staging,
-        memory: &Path,
-    ) -> Result<(), BranchError> {
-        let sandbox = self.sandbox;
-        let vmstate = staging.vmstate_path();
-        sandbox.set_branching(true);
-        let create = sandbox.api.create_snapshot(mode, &vmstate, memory);
-        let outcome = with_guest_paused(&sandbox.api, &mut self.log, create).await;
-        sandbox.set_branching(false);
-        if let Err(error @ PauseError::StuckPaused(_)) = &outcome
-            && sandbox.obituary().is_none()
-        {
-            tracing::error!(sandbox = sandbox.id, %error, "STUCK PAUSED");
-            sandbox.set_stuck_paused();
-        }
-        match (outcome, sandbox.obituary()) {
-            (Ok(()), _) => Ok(()),
-            (Err(_), Some(source)) => Err(BranchError::Dead { id: sandbox.id.clone(), source }),
-            (Err(error), None) => Err(error.into()),
-        }
-    }
-
-    async fn finish_copy(&mut self, copying: JoinHandle<Copied>) -> Result<(), BranchError> {
-        let image = |source| BranchError::Image { what: "copy", source };
-        let copied = copying.await.map_err(|panic| image(io::Error::other(panic)))?;
-        self.log.record(BranchPhase::Copy, copied.start_ns, copied.end_ns);
-        copied.result.map(drop).map_err(image)
-    }
-
-    async fn merge(&mut self, destination: &Destination, diff: &Path) -> Result<(), BranchError> {
-        let image = |source| BranchError::Image { what: "merge", source };
-        let destination = destination.try_clone().map_err(image)?;
-        let diff = diff.to_owned();
-        let merge = blocking(move || destination.overlay(&File::open(diff)?));
-        self.log.time(BranchPhase::Merge, merge).await.map(drop).map_err(image)
-    }
-
-    fn manifest(&self, plan: &Plan, mode: BranchMode, firecracker: &str) -> Manifest {
-        let origin = &self.sandbox.origin;
-        Manifest {
-            schema: SCHEMA.to_owned(),
-            tag: plan.tag.to_string(),
-            created_at_unix: clock::unix_seconds(),
-            branched_from: Some(self.sandbox.id.clone()),
-            parent: Some(origin.tag.clone()),
-            mode,
-            data_path: plan.data_path,
-            durable: plan.durable,
-            mem_mib: origin.mem_mib,
-            vcpus: origin.vcpus,
-            rootfs: origin.rootfs.clone(),
-            firecracker: firecracker.to_owned(),
-        }
-    }
-
-    /// Publishes the snapshot and opens its memory image, the base of the next diff.
-    async fn publish(&mut self, staging: Staging, manifest: Manifest) -> Result<File, BranchError> {
-        let publish = blocking(move || {
-            let memory = File::open(staging.memory_path()).map_err(at("open", &staging.memory_path()))?;
-            staging.publish(&manifest)?;
-            Ok::<_, StoreError>(memory)
-        });
-        Ok(self.log.time(BranchPhase::Publish, publish).await?)
-    }
-
-    fn report(self, plan: &Plan, mode: BranchMode, diff_physical_bytes: u64) -> Branch {
-        let pause_ns = self.log.pause_ns();
-        Branch {
-            tag: plan.tag.to_string(),
-            branched_from: self.sandbox.id.clone(),
-            mode,
-            data_path: plan.data_path,
-            pause_ns,
-            pause_ms: to_ms(pause_ns),
-            diff_ms: to_ms(self.log.ns(BranchPhase::Create)),
-            diff_physical_bytes,
-            phases: self.log.spans(),
-            warnings: self.warnings,
-        }
-    }
-}
-
-fn to_ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
-}
-
-fn physical_bytes(path: &Path) -> Result<u64, StoreError> {
-    std::fs::metadata(path).map(|metadata| metadata.blocks() * 512).map_err(at("read", path))
 }
 
 /// Runs work that waits for a disk on a thread that may wait.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use forkd::api::DataPath;
+use forkd::branch::staging_memory::StagingMemory;
 use forkd::daemon::{Config, Daemon};
 use forkd::http::router;
 use forkd::http::serve::Listeners;
@@ -37,9 +38,15 @@ pub struct Serve {
     /// Firecracker binary; the first on PATH when absent
     #[arg(long, value_name = "PATH", env = "FORKD_FIRECRACKER")]
     firecracker: Option<PathBuf>,
-    /// How a BRANCH gets to disk when the request does not say: naive or fallocate
-    #[arg(long, value_name = "NAME", default_value = "naive")]
+    /// How a BRANCH gets to disk when the request does not say: naive, fallocate, direct, uring or stage
+    #[arg(long, value_name = "NAME", default_value = "stage")]
     data_path: DataPath,
+    /// Memory that snapshots may take between the pause and the disk; half of what is available when absent
+    #[arg(long, value_name = "MIB")]
+    staging_mib: Option<u64>,
+    /// Disk space for memory images made of layers; the least recently used go first
+    #[arg(long, value_name = "MIB", default_value = "16384")]
+    images_mib: u64,
 }
 
 impl Serve {
@@ -63,6 +70,8 @@ impl Serve {
             run_dir: self.run_dir,
             firecracker,
             data_path: self.data_path,
+            staging_bytes: self.staging_mib.map_or_else(StagingMemory::half_of_available, |mib| mib << 20),
+            images_bytes: self.images_mib << 20,
         })?);
         if let Some(parent) = self.socket.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;

@@ -88,7 +88,10 @@ fn status_of(error: &OperationError) -> StatusCode {
 fn store_status(error: &StoreError) -> StatusCode {
     match error {
         StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-        StoreError::Taken(_) | StoreError::Damaged { .. } => StatusCode::CONFLICT,
+        StoreError::Taken(_)
+        | StoreError::Damaged { .. }
+        | StoreError::HasDependents { .. }
+        | StoreError::Pinned(_) => StatusCode::CONFLICT,
         error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
         StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }

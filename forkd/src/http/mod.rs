@@ -30,7 +30,8 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
         .route("/version", get(version))
         .route("/v1/snapshots", get(snapshots::list).post(snapshots::create))
-        .route("/v1/snapshots/{tag}", axum::routing::delete(snapshots::delete))
+        .route("/v1/snapshots/{tag}", get(snapshots::show).delete(snapshots::delete))
+        .route("/v1/snapshots/{tag}/compact", post(snapshots::compact))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
         .route("/v1/sandboxes/{id}", get(sandboxes::show).delete(sandboxes::delete))
         .route("/v1/sandboxes/{id}/console", post(sandboxes::console))
@@ -56,6 +57,15 @@ async fn to_its_end<T: Send + 'static>(
     operation: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::spawn(operation).await.map_err(|panic| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended unexpectedly: {panic}"))
+    })
+}
+
+/// As [`to_its_end`], for work that waits for a disk.
+async fn blocking_to_its_end<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    to_its_end(async { tokio::task::spawn_blocking(work).await }).await?.map_err(|panic| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended unexpectedly: {panic}"))
     })
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::snapshots::within;
@@ -90,6 +91,23 @@ pub(super) async fn branch(
         (None, Some(false) | None) => BranchMode::Full,
     };
     let how = (mode, request.data_path, request.durable.unwrap_or(true));
-    let branch = async move { daemon.branch(&id, tag, how).await };
-    Ok((StatusCode::CREATED, Json(to_its_end(branch).await??)))
+    if request.wait.unwrap_or(true) {
+        let branch = async move { daemon.branch(&id, tag, how, None).await };
+        return Ok((StatusCode::CREATED, Json(to_its_end(branch).await??)));
+    }
+    let (resumed, report) = oneshot::channel();
+    let whole = tokio::spawn(async move { daemon.branch(&id, tag, how, Some(resumed)).await });
+    match report.await {
+        Ok(report) => Ok((StatusCode::ACCEPTED, Json(report))),
+        // It ended before the guest ran again: its own word says why.
+        Err(_) => Ok((
+            StatusCode::CREATED,
+            Json(to_its_end(whole).await?.map_err(|panic| {
+                ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the BRANCH ended unexpectedly: {panic}"),
+                )
+            })??),
+        )),
+    }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 
 use super::error::ApiError;
-use super::{ApiJson, to_its_end};
-use crate::api::{CreateSnapshot, Snapshot};
-use crate::daemon::Daemon;
+use super::{ApiJson, blocking_to_its_end, to_its_end};
+use crate::api::{CreateSnapshot, Snapshot, SnapshotDetail};
+use crate::daemon::{Daemon, Dependents};
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
 
@@ -34,13 +35,52 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(to_its_end(create).await??)))
 }
 
+pub(super) async fn show(
+    State(daemon): State<Arc<Daemon>>,
+    tag: Result<Path<String>, PathRejection>,
+) -> Result<Json<SnapshotDetail>, ApiError> {
+    let tag: Tag = tag?.parse()?;
+    Ok(Json(daemon.snapshot(&tag)?))
+}
+
+/// What `DELETE /v1/snapshots/:tag` may be asked to do with layers that lie on the snapshot.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteQuery {
+    #[serde(default)]
+    cascade: bool,
+    #[serde(default)]
+    flatten: bool,
+}
+
 pub(super) async fn delete(
     State(daemon): State<Arc<Daemon>>,
     tag: Result<Path<String>, PathRejection>,
+    query: Result<Query<DeleteQuery>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
     let tag: Tag = tag?.parse()?;
-    to_its_end(async move { daemon.delete_snapshot(&tag) }).await??;
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let dependents = match (query.cascade, query.flatten) {
+        (true, true) => {
+            return Err(ApiError::bad_request(
+                "both 'cascade' and 'flatten' are given: one deletes what the other keeps",
+            ));
+        }
+        (true, false) => Dependents::Cascade,
+        (false, true) => Dependents::Flatten,
+        (false, false) => Dependents::Refuse,
+    };
+    blocking_to_its_end(move || daemon.delete_snapshot(&tag, dependents)).await??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn compact(
+    State(daemon): State<Arc<Daemon>>,
+    tag: Result<Path<String>, PathRejection>,
+) -> Result<Json<SnapshotDetail>, ApiError> {
+    let tag: Tag = tag?.parse()?;
+    let compact = move || daemon.compact(&tag).and_then(|()| daemon.snapshot(&tag));
+    Ok(Json(blocking_to_its_end(compact).await??))
 }
 
 /// `value`, or an error that names the field and its range.

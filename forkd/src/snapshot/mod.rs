@@ -1,7 +1,10 @@
 //! Snapshots on disk: one directory a tag, visible only when it is whole and durable.
 
+pub mod compact;
 pub mod copy;
+pub mod digest;
 pub mod extents;
+pub mod images;
 pub mod manifest;
 pub mod staging;
 pub mod store;
@@ -9,6 +12,8 @@ pub mod tag;
 
 /// Guest memory, as it lies in the guest's physical address space without its holes.
 pub const MEMORY_FILE: &str = "memory.bin";
+/// The contents of a layer's extents, one after another.
+pub const LAYER_FILE: &str = "layer.bin";
 /// Firecracker's device and CPU state.
 pub const VMSTATE_FILE: &str = "vmstate.bin";
 /// The manifest: a directory without it is no snapshot.

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::manifest::Manifest;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::manifest::{Manifest, Memory};
 use super::store::{Reservation, StoreError, at};
-use super::{MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
+use super::{LAYER_FILE, MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
 
 /// Firecracker's sparse diff, until it is merged.
 const DIFF_FILE: &str = "diff.bin";
@@ -36,18 +38,49 @@ impl Staging {
         self.dir.join(VMSTATE_FILE)
     }
 
+    /// Where a layer's pages belong.
+    pub fn layer_path(&self) -> PathBuf {
+        self.dir.join(LAYER_FILE)
+    }
+
     /// Where Firecracker may write a diff; not part of the snapshot that is published.
     pub fn diff_path(&self) -> PathBuf {
         self.dir.join(DIFF_FILE)
     }
 
-    /// Makes the snapshot visible, in this order: memory and state synced, the diff deleted, the manifest
+    /// Makes the snapshot visible, in this order: its files synced, the diff deleted, the manifest
     /// written and synced, the directory synced, renamed to the tag, and the root synced. Nothing is synced
     /// where the manifest does not say that it is durable.
     ///
     /// Blocks for as long as the disk takes. On an error nothing is visible and everything is deleted.
     pub fn publish(mut self, manifest: &Manifest) -> Result<PathBuf, StoreError> {
-        for path in [self.memory_path(), self.vmstate_path()] {
+        self.complete(manifest)?;
+        let visible = self.visible_path();
+        fs::rename(&self.dir, &visible).map_err(at("rename to", &visible))?;
+        self.published = true;
+        if manifest.durable {
+            sync_dir(&self.root)?;
+        }
+        Ok(visible)
+    }
+
+    /// As [`Self::publish`], in the place of the snapshot that has the tag now, which is deleted. There is no
+    /// moment at which neither is there.
+    pub fn replace(self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.complete(manifest)?;
+        let visible = self.visible_path();
+        renameat_with(CWD, &self.dir, CWD, &visible, RenameFlags::EXCHANGE)
+            .map_err(|error| at("exchange", &visible)(error.into()))?;
+        sync_dir(&self.root)
+        // What was visible before is in the staging directory now, and goes with `self`.
+    }
+
+    fn complete(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let memory = match manifest.memory {
+            Memory::Image { .. } => self.memory_path(),
+            Memory::Layer { .. } => self.layer_path(),
+        };
+        for path in [memory, self.vmstate_path()] {
             let file = File::open(&path).map_err(at("open", &path))?;
             file.set_permissions(Permissions::from_mode(0o600)).map_err(at("restrict", &path))?;
             if manifest.durable {
@@ -61,16 +94,11 @@ impl Staging {
             _ => {}
         }
         write_manifest(&self.dir.join(MANIFEST_FILE), manifest)?;
-        if manifest.durable {
-            sync_dir(&self.dir)?;
-        }
-        let visible = self.root.join(self.reservation.tag().as_str());
-        fs::rename(&self.dir, &visible).map_err(at("rename to", &visible))?;
-        self.published = true;
-        if manifest.durable {
-            sync_dir(&self.root)?;
-        }
-        Ok(visible)
+        if manifest.durable { sync_dir(&self.dir) } else { Ok(()) }
+    }
+
+    fn visible_path(&self) -> PathBuf {
+        self.root.join(self.reservation.tag().as_str())
     }
 }
 

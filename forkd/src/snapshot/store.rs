@@ -5,18 +5,21 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::manifest::{Manifest, SCHEMA};
+use super::extents::total_bytes;
+use super::manifest::{Manifest, Memory, SCHEMA};
 use super::staging::{Staging, sync_dir};
-use super::tag::Tag;
-use super::{MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
+use super::tag::{InvalidTag, Tag};
+use super::{LAYER_FILE, MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
 use crate::unique;
 
 /// Holds what is being made or deleted; its name is no tag, so it is never listed.
 const STAGING_DIR: &str = ".staging";
+/// Holds memory images of layers, made when first needed.
+const IMAGES_DIR: &str = ".images";
 /// Held for as long as a daemon uses the root.
 const LOCK_FILE: &str = ".lock";
 
@@ -37,6 +40,21 @@ pub enum StoreError {
         /// The file, and what is wrong with it.
         reason: String,
     },
+    /// Layers lie on it.
+    #[error(
+        "snapshot '{tag}' is the parent of {}: delete those first, or use cascade (deletes them too) or flatten \
+         (makes them whole first)",
+        dependents.join(", ")
+    )]
+    HasDependents {
+        /// The snapshot.
+        tag: String,
+        /// The tags of the layers that lie directly on it.
+        dependents: Vec<String>,
+    },
+    /// A BRANCH under way becomes a layer on it.
+    #[error("snapshot '{0}' is the parent of a BRANCH under way: wait for that BRANCH to end")]
+    Pinned(String),
     /// Another daemon uses the same root.
     #[error("{0} is in use by another forkd: give this one a snapshot root of its own")]
     InUse(PathBuf),
@@ -72,14 +90,14 @@ pub struct Opened {
     pub manifest: Manifest,
     /// Its directory.
     pub dir: PathBuf,
-    /// Its memory image, read-only.
+    /// Its memory image, or its layer file, read-only.
     pub memory: File,
 }
 
 impl Opened {
-    /// Path of the memory image.
+    /// Path of the memory image, or of the layer file.
     pub fn memory_path(&self) -> PathBuf {
-        self.dir.join(MEMORY_FILE)
+        self.dir.join(memory_file(&self.manifest))
     }
 
     /// Path of Firecracker's device and CPU state.
@@ -97,7 +115,7 @@ impl Opened {
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    reserved: Arc<Mutex<BTreeSet<Tag>>>,
+    names: Arc<Mutex<Names>>,
     _lock: File,
 }
 
@@ -117,7 +135,7 @@ impl Store {
             fs::remove_dir_all(&staging).map_err(at("delete", &staging))?;
         }
         private.create(&staging).map_err(at("create", &staging))?;
-        Ok(Self { root, reserved: Arc::default(), _lock: lock })
+        Ok(Self { root, names: Arc::default(), _lock: lock })
     }
 
     /// The directory that holds the snapshots.
@@ -140,14 +158,16 @@ impl Store {
             let Manifest { schema, tag, .. } = &manifest;
             return Err(damaged(format!("{MANIFEST_FILE} is of schema '{schema}' and tag '{tag}'")));
         }
-        let memory =
-            File::open(dir.join(MEMORY_FILE)).map_err(|error| damaged(format!("{MEMORY_FILE}: {error}")))?;
+        manifest.check_extents().map_err(|reason| damaged(format!("{MANIFEST_FILE}: {reason}")))?;
+        let name = memory_file(&manifest);
+        let memory = File::open(dir.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
+        let expected = match &manifest.memory {
+            Memory::Image { .. } => manifest.memory_bytes(),
+            Memory::Layer { extents, .. } => total_bytes(extents),
+        };
         let bytes = memory.metadata().map_err(at("read", &dir))?.len();
-        if bytes != manifest.memory_bytes() {
-            return Err(damaged(format!(
-                "{MEMORY_FILE} has {bytes} bytes instead of {}",
-                manifest.memory_bytes()
-            )));
+        if bytes != expected {
+            return Err(damaged(format!("{name} has {bytes} bytes instead of {expected}")));
         }
         fs::metadata(dir.join(VMSTATE_FILE)).map_err(|error| damaged(format!("{VMSTATE_FILE}: {error}")))?;
         Ok(Opened { manifest, dir, memory })
@@ -172,39 +192,119 @@ impl Store {
         Ok(whole)
     }
 
+    /// A snapshot and all that it lies on, itself first, the image last. Refuses a chain with a parent that is
+    /// gone, damaged, or another one than the layer was made on.
+    pub fn chain(&self, tag: &Tag) -> Result<Vec<Opened>, StoreError> {
+        let mut chain = vec![self.snapshot(tag)?];
+        while let Some(parent) = chain[chain.len() - 1].manifest.parent().cloned() {
+            let damaged = |reason: String| StoreError::Damaged { tag: tag.to_string(), reason };
+            let name: Tag = parent.tag.parse().map_err(|error: InvalidTag| damaged(error.to_string()))?;
+            let opened = match self.snapshot(&name) {
+                Ok(opened) if opened.manifest.identity == parent.identity => opened,
+                Ok(_) => {
+                    return Err(damaged(format!(
+                        "its parent '{name}' has been replaced by another snapshot"
+                    )));
+                }
+                Err(StoreError::NotFound(_)) => return Err(damaged(format!("its parent '{name}' is gone"))),
+                Err(error) => return Err(damaged(error.to_string())),
+            };
+            // An identity is a digest over the parent's: a chain that comes back to itself is forged.
+            if chain.iter().any(|earlier| earlier.manifest.tag == opened.manifest.tag) {
+                return Err(damaged(format!("its parents come back to '{name}'")));
+            }
+            chain.push(opened);
+        }
+        Ok(chain)
+    }
+
+    /// The tags of the layers that lie directly on `tag`.
+    pub fn dependents(&self, tag: &Tag) -> Result<Vec<Tag>, StoreError> {
+        let lies_on =
+            |opened: &Opened| opened.manifest.parent().is_some_and(|parent| parent.tag == tag.as_str());
+        let tags = self.snapshots()?.into_iter().filter(lies_on);
+        Ok(tags.filter_map(|opened| opened.manifest.tag.parse().ok()).collect())
+    }
+
     /// Begins a snapshot: the tag is reserved until the staging directory is published or dropped.
     pub fn stage(&self, tag: Tag) -> Result<Staging, StoreError> {
-        let reservation = self.reserve(tag)?;
+        let reservation = self.reserve(tag, false)?;
+        self.new_staging(reservation)
+    }
+
+    /// Begins what will stand in the place of a snapshot that exists.
+    pub fn stage_replacement(&self, tag: Tag) -> Result<Staging, StoreError> {
+        let reservation = self.reserve(tag, true)?;
+        self.new_staging(reservation)
+    }
+
+    fn new_staging(&self, reservation: Reservation) -> Result<Staging, StoreError> {
         let dir = self.staging_path();
         DirBuilder::new().mode(0o700).create(&dir).map_err(at("create", &dir))?;
         Ok(Staging::new(dir, self.root.clone(), reservation))
     }
 
-    /// Deletes a snapshot, whole or damaged. It is gone from the list first and from the disk after; whoever
-    /// has its files open keeps them.
+    /// Whether a snapshot of that name is under way.
+    pub fn is_being_made(&self, tag: &Tag) -> bool {
+        self.names().reserved.contains(tag)
+    }
+
+    /// Keeps `tag` from being deleted while a layer on it is made.
+    pub fn pin(&self, tag: &Tag) -> Result<Reservation, StoreError> {
+        self.names().pinned.push(tag.clone());
+        let pin = Reservation { tag: tag.clone(), names: Arc::clone(&self.names), pin: true };
+        // Looked at after the pin: whoever deleted it was faster, and nobody can from here on.
+        self.snapshot(tag).map(|_| pin)
+    }
+
+    /// Deletes a snapshot that no layer lies on, whole or damaged. It is gone from the list first and from the
+    /// disk after; whoever has its files open keeps them.
     pub fn delete_snapshot(&self, tag: &Tag) -> Result<(), StoreError> {
-        // A directory without a manifest is what is left of a snapshot, and may go too; any other is not ours.
         let dir = self.root.join(tag.as_str());
         let doomed = self.staging_path();
-        match fs::rename(&dir, &doomed) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::NotFound(tag.to_string()));
+        {
+            // Held from the check to the rename: no layer on it can be begun in between.
+            let names = self.names();
+            if names.pinned.contains(tag) {
+                return Err(StoreError::Pinned(tag.to_string()));
             }
-            Err(error) => return Err(at("delete", &dir)(error)),
+            let dependents = self.dependents(tag)?;
+            if !dependents.is_empty() {
+                let dependents = dependents.iter().map(Tag::to_string).collect();
+                return Err(StoreError::HasDependents { tag: tag.to_string(), dependents });
+            }
+            match fs::rename(&dir, &doomed) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(StoreError::NotFound(tag.to_string()));
+                }
+                Err(error) => return Err(at("delete", &dir)(error)),
+            }
         }
         sync_dir(&self.root)?;
         fs::remove_dir_all(&doomed).map_err(at("delete", &doomed))
     }
 
-    fn reserve(&self, tag: Tag) -> Result<Reservation, StoreError> {
-        let taken = || StoreError::Taken(tag.to_string());
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Where materialised images are kept; nothing in it is needed after it is lost.
+    pub(super) fn images_dir(&self) -> PathBuf {
+        self.root.join(IMAGES_DIR)
+    }
+
+    fn reserve(&self, tag: Tag, replace: bool) -> Result<Reservation, StoreError> {
+        let mut names = self.names();
         // Looked up under the lock: a publish in between would otherwise be missed.
-        if self.root.join(tag.as_str()).exists() || !reserved.insert(tag.clone()) {
-            return Err(taken());
+        let exists = self.root.join(tag.as_str()).exists();
+        if replace && !exists {
+            return Err(StoreError::NotFound(tag.to_string()));
         }
-        Ok(Reservation { tag: tag.clone(), reserved: Arc::clone(&self.reserved) })
+        if (exists && !replace) || !names.reserved.insert(tag.clone()) {
+            return Err(StoreError::Taken(tag.to_string()));
+        }
+        Ok(Reservation { tag, names: Arc::clone(&self.names), pin: false })
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn staging_path(&self) -> PathBuf {
@@ -212,11 +312,28 @@ impl Store {
     }
 }
 
-/// A tag that nobody else can take while this lives.
+fn memory_file(manifest: &Manifest) -> &'static str {
+    match manifest.memory {
+        Memory::Image { .. } => MEMORY_FILE,
+        Memory::Layer { .. } => LAYER_FILE,
+    }
+}
+
+/// The names that something is being done with.
+#[derive(Debug, Default)]
+struct Names {
+    /// Being made.
+    reserved: BTreeSet<Tag>,
+    /// Parents of layers that are being made, once for each.
+    pinned: Vec<Tag>,
+}
+
+/// A tag that nobody else can take, or that nobody can delete, while this lives.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub struct Reservation {
     tag: Tag,
-    reserved: Arc<Mutex<BTreeSet<Tag>>>,
+    names: Arc<Mutex<Names>>,
+    pin: bool,
 }
 
 impl Reservation {
@@ -227,7 +344,12 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tag);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.pin {
+            names.reserved.remove(&self.tag);
+        } else if let Some(at) = names.pinned.iter().position(|pinned| *pinned == self.tag) {
+            names.pinned.swap_remove(at);
+        }
     }
 }
 
@@ -235,8 +357,11 @@ impl Drop for Reservation {
 mod tests {
     use std::fs;
 
-    use super::{Manifest, SCHEMA, Store, StoreError, Tag};
+    use super::{Manifest, Memory, SCHEMA, Store, StoreError, Tag};
     use crate::api::{BranchMode, DataPath};
+    use crate::snapshot::digest::Digest;
+    use crate::snapshot::extents::Extent;
+    use crate::snapshot::manifest::Parent;
 
     fn tag(name: &str) -> Tag {
         name.parse().unwrap()
@@ -248,7 +373,6 @@ mod tests {
             tag: tag.to_owned(),
             created_at_unix: 1,
             branched_from: None,
-            parent: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,
             durable: true,
@@ -256,6 +380,9 @@ mod tests {
             vcpus: 1,
             rootfs: None,
             firecracker: "1.12.1".to_owned(),
+            identity: Digest::of(tag.as_bytes()),
+            vmstate: Digest::of(b"state"),
+            memory: Memory::Image { digest: Digest::of(&vec![7; 1 << 20]) },
         }
     }
 
@@ -319,5 +446,53 @@ mod tests {
         assert!(error.contains("memory.bin has 5 bytes"), "{error}");
         assert!(store.snapshots().unwrap().is_empty());
         store.delete_snapshot(&tag("a")).unwrap();
+    }
+
+    fn publish_layer(store: &Store, name: &str, parent: &str) {
+        let staging = store.stage(tag(name)).unwrap();
+        fs::write(staging.layer_path(), vec![9; 4096]).unwrap();
+        fs::write(staging.vmstate_path(), b"state").unwrap();
+        let identity = store.snapshot(&tag(parent)).unwrap().manifest.identity;
+        let memory = Memory::Layer {
+            parent: Parent { tag: parent.to_owned(), identity },
+            extents: vec![Extent { start: 8192, bytes: 4096 }],
+            digest: Digest::of(&[9; 4096]),
+        };
+        staging.publish(&Manifest { memory, ..manifest(name) }).unwrap();
+    }
+
+    #[test]
+    fn a_parent_cannot_be_deleted_before_its_layers_nor_while_one_is_being_made() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        publish(&store, "a");
+        let pin = store.pin(&tag("a")).unwrap();
+        assert!(matches!(store.delete_snapshot(&tag("a")), Err(StoreError::Pinned(_))));
+        publish_layer(&store, "b", "a");
+        drop(pin);
+        let refused = store.delete_snapshot(&tag("a")).unwrap_err();
+        assert!(refused.to_string().contains("is the parent of b"), "{refused}");
+        store.delete_snapshot(&tag("b")).unwrap();
+        store.delete_snapshot(&tag("a")).unwrap();
+        assert!(matches!(store.pin(&tag("a")), Err(StoreError::NotFound(_))));
+    }
+
+    #[test]
+    fn a_chain_ends_in_an_image_and_a_replaced_parent_is_not_taken_for_the_old_one() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        publish(&store, "a");
+        publish_layer(&store, "b", "a");
+        publish_layer(&store, "c", "b");
+        let chain: Vec<String> =
+            store.chain(&tag("c")).unwrap().into_iter().map(|one| one.manifest.tag).collect();
+        assert_eq!(chain, ["c", "b", "a"]);
+        fs::rename(root.path().join("a"), root.path().join("old")).unwrap();
+        assert!(store.chain(&tag("c")).unwrap_err().to_string().contains("parent 'a' is gone"));
+        let staging = store.stage(tag("a")).unwrap();
+        fs::write(staging.memory_path(), vec![7; 1 << 20]).unwrap();
+        fs::write(staging.vmstate_path(), b"state").unwrap();
+        staging.publish(&Manifest { identity: Digest::of(b"another"), ..manifest("a") }).unwrap();
+        assert!(store.chain(&tag("c")).unwrap_err().to_string().contains("'a' has been replaced"));
     }
 }

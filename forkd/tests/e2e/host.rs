@@ -50,7 +50,12 @@ impl Host {
 
     /// A daemon with its snapshots in `root`.
     pub fn start_at(dir: tempfile::TempDir, root: PathBuf) -> Result<Self> {
-        let daemon = spawn_daemon(dir.path(), &root)?;
+        Self::start_with(dir, root, &[])
+    }
+
+    /// The same, with more arguments to `forkd serve`.
+    pub fn start_with(dir: tempfile::TempDir, root: PathBuf, arguments: &[&str]) -> Result<Self> {
+        let daemon = spawn_daemon(dir.path(), &root, arguments)?;
         let client = HttpClient::new(Endpoint::Unix(dir.path().join("sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut host = Self { dir, root, daemon, client, runtime };
@@ -77,7 +82,7 @@ impl Host {
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.daemon.kill()?;
         self.daemon.wait()?;
-        self.daemon = spawn_daemon(self.dir.path(), &self.root)?;
+        self.daemon = spawn_daemon(self.dir.path(), &self.root, &[])?;
         self.client = HttpClient::new(Endpoint::Unix(self.socket()));
         self.wait_until_healthy()
     }
@@ -196,7 +201,7 @@ pub fn other_client(
     runtime.block_on(client.call(method, path, body, DEADLINE))
 }
 
-fn spawn_daemon(dir: &Path, root: &Path) -> Result<Child> {
+fn spawn_daemon(dir: &Path, root: &Path, arguments: &[&str]) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let firecracker = testkit::firecracker().ok_or("no firecracker")?;
     Ok(Command::new(env!("CARGO_BIN_EXE_forkd"))
@@ -209,6 +214,7 @@ fn spawn_daemon(dir: &Path, root: &Path) -> Result<Child> {
         .arg(root)
         .arg("--firecracker")
         .arg(firecracker)
+        .args(arguments)
         .stdin(Stdio::null())
         .stderr(log)
         .spawn()?)

@@ -3,12 +3,13 @@
 mod bad_input;
 mod faults;
 mod host;
+mod layers;
 mod memory;
 mod preallocation;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [memory::TESTS, bad_input::TESTS, faults::TESTS, preallocation::TESTS];
+    let tests = [memory::TESTS, bad_input::TESTS, faults::TESTS, preallocation::TESTS, layers::TESTS];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }

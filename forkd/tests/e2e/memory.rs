@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use forkd::api::{Branch, BranchMode, BranchRequest, DataPath};
+use forkd::api::{Branch, BranchMode, BranchRequest, DataPath, SnapshotDetail};
 use guest::model::Memory;
 use guest::{FIRST_PAGE, PAGE_BYTES};
 use probes_common::BranchPhase;
@@ -23,6 +23,14 @@ pub const TESTS: &[Test] = &[
         needs: NEEDS,
         run: || children(DataPath::Fallocate, BranchMode::Diff),
     },
+    Test { name: "memory::direct_full", needs: NEEDS, run: || children(DataPath::Direct, BranchMode::Full) },
+    Test { name: "memory::direct_diff", needs: NEEDS, run: || children(DataPath::Direct, BranchMode::Diff) },
+    Test { name: "memory::uring_full", needs: NEEDS, run: || children(DataPath::Uring, BranchMode::Full) },
+    Test { name: "memory::uring_diff", needs: NEEDS, run: || children(DataPath::Uring, BranchMode::Diff) },
+    Test { name: "memory::stage_full", needs: NEEDS, run: || children(DataPath::Stage, BranchMode::Full) },
+    Test { name: "memory::stage_diff", needs: NEEDS, run: || children(DataPath::Stage, BranchMode::Diff) },
+    Test { name: "memory::data_paths_can_follow_each_other_in_any_order", needs: NEEDS, run: mixed },
+    Test { name: "memory::the_thirtieth_layer_holds_every_byte", needs: NEEDS, run: thirty_layers },
     Test { name: "memory::branches_of_a_child_and_of_its_child", needs: NEEDS, run: grandchildren },
     Test { name: "memory::a_deleted_base_is_still_there_for_the_next_diff", needs: NEEDS, run: deleted_base },
     Test { name: "memory::every_phase_is_timed_and_the_pause_is_their_sum", needs: NEEDS, run: phases },
@@ -86,8 +94,10 @@ fn diff_request() -> BranchRequest {
 
 /// Compares every page that commands may touch, in the file and in a child that runs.
 fn require_memory(host: &Host, tag: &str, expected: &Memory) -> Result<()> {
-    let image = fs::read(host.root().join(tag).join("memory.bin"))?;
-    require_pages(&format!("{tag}/memory.bin"), &image, expected);
+    // A layer has no image of its own.
+    if let Ok(image) = fs::read(host.root().join(tag).join("memory.bin")) {
+        require_pages(&format!("{tag}/memory.bin"), &image, expected);
+    }
     let child = host.fork(tag)?;
     require_pages(&format!("a child of {tag}"), &guest_memory(child.pid)?, expected);
     let sum = host.guest(&child.id, &format!("sum {FIRST_PAGE} 110"))?;
@@ -120,6 +130,43 @@ fn children(data_path: DataPath, mode: BranchMode) -> Outcome {
     for (index, expected) in at_pause.iter().enumerate() {
         require_memory(&host, &format!("b{}", index + 1), expected)?;
     }
+    Ok(())
+}
+
+fn mixed() -> Outcome {
+    let host = Host::start()?;
+    host.boot("base")?;
+    let mut source = Modelled { host: &host, id: host.fork("base")?.id, memory: Memory::default() };
+    let mut at_pause = Vec::new();
+    // Every data path after every other one.
+    let order =
+        DataPath::ALL.into_iter().flat_map(|first| DataPath::ALL.map(|second| [first, second])).flatten();
+    for (k, data_path) in order.enumerate().take(20) {
+        source.live(k as u64 % 5 + 1)?;
+        branch(&host, &source.id, &format!("b{k}"), BranchMode::Diff, data_path)?;
+        at_pause.push(source.memory.clone());
+    }
+    for (k, expected) in at_pause.iter().enumerate().skip(10).step_by(3) {
+        require_memory(&host, &format!("b{k}"), expected)?;
+    }
+    Ok(())
+}
+
+fn thirty_layers() -> Outcome {
+    let host = Host::start()?;
+    host.boot("base")?;
+    let mut source = Modelled { host: &host, id: host.fork("base")?.id, memory: Memory::default() };
+    for k in 1..=30 {
+        source.dirty(FIRST_PAGE + k, 40, k)?;
+        source.dirty(FIRST_PAGE + 60 * k, 2, k)?;
+        let branch = branch(&host, &source.id, &format!("b{k}"), BranchMode::Diff, DataPath::Stage)?;
+        assert!(branch.staged_bytes > 0 && !branch.fell_back_to_disk, "{branch:?}");
+    }
+    require_memory(&host, "b30", &source.memory)?;
+    let detail: SnapshotDetail = host.call(hyper::Method::GET, "/v1/snapshots/b30", None::<&()>)?;
+    assert_eq!((detail.depth, detail.parent.as_deref()), (30, Some("b29")));
+    // Pages of its own on disk, and no copy of the guest: 42 dirtied pages, and what the guest itself touched.
+    assert!(detail.physical_bytes < 2 << 20, "{detail:?}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use forkd::api::{BranchMode, BranchRequest, DataPath};
 use forkd::branch::destination::Destination;
+use forkd::snapshot::copy::Method;
 use testkit::{LoopExt4, Need, Outcome, Test};
 
 use crate::host::{Host, NEEDS_LOOP, Result};
@@ -63,8 +64,8 @@ fn blocks_are_kept() -> Outcome {
     let diff = File::options().read(true).write(true).create_new(true).open(ext4.path().join("diff"))?;
     diff.set_len(IMAGE_BYTES)?;
     diff.write_all_at(&[9; 4096 * 3], 4096 * 100)?;
-    destination.overlay(&base)?;
-    destination.overlay(&diff)?;
+    destination.overlay(Method::Kernel, &base)?;
+    destination.overlay(Method::Kernel, &diff)?;
     File::open(&path)?.sync_all()?;
     assert!(block_map(&path)? == before, "the blocks are the ones that were allocated before");
 

@@ -1,0 +1,279 @@
+//! The steps of one BRANCH, and what they have found out so far.
+
+use std::fs::File;
+use std::io;
+use std::sync::PoisonError;
+
+use probes_common::BranchPhase;
+use tokio::task::JoinHandle;
+
+use super::destination::Destination;
+use super::pause::{PauseError, with_guest_paused};
+use super::phases::PhaseLog;
+use super::written::{Measured, Written};
+use super::{BranchError, Copied, Lower, Place, Plan, blocking};
+use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
+use crate::clock;
+use crate::sandbox::{DiffBase, Sandbox};
+use crate::snapshot::copy::{Method, pack};
+use crate::snapshot::digest::Digest;
+use crate::snapshot::manifest::{Manifest, Memory, Parent, SCHEMA};
+use crate::snapshot::staging::Staging;
+use crate::snapshot::store::{StoreError, at};
+
+/// Room in staging memory for device and CPU state.
+const VMSTATE_BYTES: u64 = 1 << 20;
+
+/// One BRANCH under way.
+pub(super) struct Work<'a> {
+    place: Place<'a>,
+    sandbox: &'a Sandbox,
+    plan: &'a Plan,
+    /// What Firecracker writes, which may be more than was asked for.
+    pub mode: BranchMode,
+    pub log: PhaseLog,
+    pub measured: Measured,
+    warnings: Vec<String>,
+    fell_back_to_disk: bool,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(place: Place<'a>, sandbox: &'a Sandbox, plan: &'a Plan) -> Self {
+        let measured = Measured { extents: Vec::new(), physical_bytes: 0, staged_bytes: 0 };
+        let (log, warnings) = (PhaseLog::default(), Vec::new());
+        Self { place, sandbox, plan, mode: plan.mode, log, measured, warnings, fell_back_to_disk: false }
+    }
+
+    /// How bytes are moved on this data path.
+    pub fn method(&self) -> Method {
+        match self.plan.data_path {
+            DataPath::Naive | DataPath::Fallocate | DataPath::Stage => Method::Kernel,
+            DataPath::Direct => Method::Direct,
+            DataPath::Uring => Method::Uring,
+        }
+    }
+
+    /// Finds what a diff can be laid on; where there is nothing, the BRANCH is full.
+    pub async fn choose_mode_and_base(&mut self, base: Option<&DiffBase>) -> Result<Lower, BranchError> {
+        if self.mode == BranchMode::Full {
+            return Ok(Lower::Nothing);
+        }
+        let Some(base) = base else {
+            return Ok(
+                self.full_instead("a BRANCH before this one failed, and the record of dirty pages with it")
+            );
+        };
+        if self.plan.data_path != DataPath::Stage
+            && let Some(image) = &base.image
+        {
+            let image = image.try_clone().map_err(|source| BranchError::Image { what: "open", source })?;
+            return Ok(Lower::Image(image));
+        }
+        let pin = match self.place.store.pin(&base.tag) {
+            Ok(pin) => pin,
+            Err(StoreError::NotFound(tag)) => {
+                return Ok(self.full_instead(&format!("its parent '{tag}' was deleted")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.place.store.snapshot(&base.tag)?.manifest.identity != base.identity {
+            return Ok(
+                self.full_instead(&format!("its parent '{}' was replaced by another snapshot", base.tag))
+            );
+        }
+        if self.plan.data_path == DataPath::Stage {
+            let parent = Parent { tag: base.tag.to_string(), identity: base.identity };
+            return Ok(Lower::Parent { parent, _pin: pin });
+        }
+        let Place { images, store, .. } = self.place;
+        // Blocks this task's thread, and no other task: the runtime moves those to another one.
+        let image = tokio::task::block_in_place(|| images.image(store, &base.tag))?;
+        Ok(Lower::Image(image.file))
+    }
+
+    fn full_instead(&mut self, reason: &str) -> Lower {
+        self.warn(&format!("full instead of diff: {reason}"));
+        self.mode = BranchMode::Full;
+        Lower::Nothing
+    }
+
+    fn warn(&mut self, warning: &str) {
+        tracing::warn!(sandbox = self.sandbox.id, "{warning}");
+        self.warnings.push(warning.to_owned());
+    }
+
+    /// In memory where the data path asks for it and memory can be reserved, else on disk.
+    pub fn choose_where_firecracker_writes(&mut self, staging: &Staging) -> Result<Written, BranchError> {
+        if !self.plan.data_path.stages_in_memory() {
+            return Ok(Written::on_disk(staging, self.mode));
+        }
+        let memory_bytes = self.sandbox.origin.memory_bytes();
+        match self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES) {
+            Ok(reservation) => {
+                let expected = match self.mode {
+                    BranchMode::Full => Vec::new(),
+                    BranchMode::Diff => {
+                        self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                    }
+                };
+                Written::in_memory(memory_bytes, &expected, reservation)
+                    .map_err(|source| BranchError::Image { what: "stage", source })
+            }
+            Err(reason) => {
+                self.fell_back_to_disk = true;
+                self.warn(&format!("written to disk instead of memory: {reason}"));
+                Ok(Written::on_disk(staging, self.mode))
+            }
+        }
+    }
+
+    /// The memory image to be filled; `None` for a layer, and where Firecracker itself creates the image.
+    pub async fn create_destination(
+        &mut self,
+        staging: &Staging,
+        written: &Written,
+    ) -> Result<Option<Destination>, BranchError> {
+        let data_path = self.plan.data_path;
+        let is_layer = self.mode == BranchMode::Diff && data_path == DataPath::Stage;
+        let firecracker_creates_it = self.mode == BranchMode::Full && !written.is_in_memory();
+        if is_layer || (firecracker_creates_it && data_path != DataPath::Fallocate) {
+            return Ok(None);
+        }
+        let path = staging.memory_path();
+        let bytes = self.sandbox.origin.memory_bytes();
+        let create = {
+            let path = path.clone();
+            move || Destination::create(&path, bytes, data_path)
+        };
+        let destination = blocking(create).await.map_err(at("create", &path))?;
+        if let Some(reason) = &destination.not_preallocated {
+            self.warn(reason);
+        }
+        Ok((!firecracker_creates_it).then_some(destination))
+    }
+
+    pub async fn snapshot_paused(&mut self, written: &Written) -> Result<(), BranchError> {
+        let sandbox = self.sandbox;
+        sandbox.set_branching(true);
+        let create = sandbox.api.create_snapshot(self.mode, &written.vmstate_path, &written.memory_path);
+        let outcome = with_guest_paused(&sandbox.api, &mut self.log, create).await;
+        sandbox.set_branching(false);
+        if let Err(error @ PauseError::StuckPaused(_)) = &outcome
+            && sandbox.obituary().is_none()
+        {
+            tracing::error!(sandbox = sandbox.id, %error, "STUCK PAUSED");
+            sandbox.set_stuck_paused();
+        }
+        match (outcome, sandbox.obituary()) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(source)) => Err(BranchError::Dead { id: sandbox.id.clone(), source }),
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    pub async fn finish_copy(&mut self, copying: JoinHandle<Copied>) -> Result<(), BranchError> {
+        let image = |source| BranchError::Image { what: "copy", source };
+        let copied = copying.await.map_err(|panic| image(io::Error::other(panic)))?;
+        self.log.record(BranchPhase::Copy, copied.start_ns, copied.end_ns);
+        copied.result.map(drop).map_err(image)
+    }
+
+    /// Brings what Firecracker wrote to where it belongs: over the copied image, into a new image, or into a layer.
+    pub async fn merge(
+        &mut self,
+        staging: &Staging,
+        written: &Written,
+        destination: Option<Destination>,
+    ) -> Result<(), BranchError> {
+        let image = |source| BranchError::Image { what: "merge", source };
+        let layer = (self.mode == BranchMode::Diff && destination.is_none()).then(|| staging.layer_path());
+        if destination.is_none() && layer.is_none() {
+            // Firecracker has written the image where it belongs.
+            return Ok(());
+        }
+        let memory = written.memory().map_err(image)?;
+        let (method, extents) = (self.method(), self.measured.extents.clone());
+        let merge = blocking(move || match (destination, layer) {
+            (Some(destination), _) => destination.overlay(method, &memory).map(drop),
+            (None, Some(path)) => {
+                let layer = File::options().read(true).write(true).create_new(true).open(path)?;
+                pack(&memory, &extents, &layer).map(drop)
+            }
+            (None, None) => Ok(()),
+        });
+        self.log.time(BranchPhase::Merge, merge).await.map_err(image)
+    }
+
+    /// Publishes the snapshot: what the next diff builds on. `written` is held until the snapshot is durable.
+    pub async fn publish(
+        &mut self,
+        staging: Staging,
+        written: Written,
+        lower: &Lower,
+    ) -> Result<DiffBase, BranchError> {
+        let parent = match lower {
+            Lower::Parent { parent, .. } => Some(parent.clone()),
+            Lower::Nothing | Lower::Image(_) => None,
+        };
+        let extents = self.measured.extents.clone();
+        let described = self.description();
+        let publish = blocking(move || {
+            let vmstate_path = staging.vmstate_path();
+            written.write_vmstate(&staging).map_err(at("write", &vmstate_path))?;
+            let vmstate = Digest::of_file(&vmstate_path).map_err(at("read", &vmstate_path))?;
+            let path = if parent.is_some() { staging.layer_path() } else { staging.memory_path() };
+            let digest = Digest::of_file(&path).map_err(at("read", &path))?;
+            // Kept open for a next diff that copies it; a layer is of no use for that.
+            let image = parent.is_none().then(|| File::open(&path)).transpose().map_err(at("open", &path))?;
+            let memory = match parent {
+                Some(parent) => Memory::Layer { parent, extents, digest },
+                None => Memory::Image { digest },
+            };
+            let identity = Manifest::identity_of(vmstate, &memory);
+            let manifest = Manifest { identity, vmstate, memory, ..described };
+            staging.publish(&manifest)?;
+            Ok::<_, StoreError>((identity, image))
+        });
+        let (identity, image) = self.log.time(BranchPhase::Publish, publish).await?;
+        Ok(DiffBase { tag: self.plan.tag.clone(), identity, image })
+    }
+
+    /// The manifest without what only the files can tell.
+    fn description(&self) -> Manifest {
+        let origin = &self.sandbox.origin;
+        Manifest {
+            schema: SCHEMA.to_owned(),
+            tag: self.plan.tag.to_string(),
+            created_at_unix: clock::unix_seconds(),
+            branched_from: Some(self.sandbox.id.clone()),
+            mode: self.mode,
+            data_path: self.plan.data_path,
+            durable: self.plan.durable,
+            firecracker: self.place.firecracker.to_owned(),
+            ..origin.clone()
+        }
+    }
+
+    pub fn report(&self, status: SnapshotStatus) -> Branch {
+        let pause_ns = self.log.pause_ns();
+        Branch {
+            tag: self.plan.tag.to_string(),
+            branched_from: self.sandbox.id.clone(),
+            mode: self.mode,
+            data_path: self.plan.data_path,
+            pause_ns,
+            pause_ms: to_ms(pause_ns),
+            diff_ms: to_ms(self.log.ns(BranchPhase::Create)),
+            diff_physical_bytes: self.measured.physical_bytes,
+            staged_bytes: self.measured.staged_bytes,
+            fell_back_to_disk: self.fell_back_to_disk,
+            status,
+            phases: self.log.spans(),
+            warnings: self.warnings.clone(),
+        }
+    }
+}
+
+fn to_ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}

@@ -1,0 +1,69 @@
+//! Digests of files: BLAKE3, computed on all processors.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A BLAKE3 digest, 64 hexadecimal digits in text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
+    }
+
+    /// The digest of a file's contents. Reads it through a mapping: nobody may truncate it meanwhile.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(Self(hasher.finalize().into()))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match blake3::Hash::from_hex(&text) {
+            Ok(hash) => Ok(Self(hash.into())),
+            Err(_) => Err(format!("{text:?} is no BLAKE3 digest")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digest;
+
+    #[test]
+    fn text_and_digest_are_turned_into_each_other_and_other_text_is_refused() {
+        let digest = Digest::of(b"x");
+        assert_eq!(Digest::try_from(digest.to_string()), Ok(digest));
+        assert!(Digest::try_from("abc".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![3; 300_000]).unwrap();
+        assert_eq!(Digest::of_file(&path).unwrap(), Digest::of(&vec![3; 300_000]));
+    }
+}

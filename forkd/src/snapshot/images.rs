@@ -1,0 +1,197 @@
+//! Memory images of layers: made when first needed, kept within a budget, never needed after they are lost.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustix::fs::ioctl_ficlone;
+
+use super::copy::{Method, overlay, unpack};
+use super::digest::Digest;
+use super::manifest::Memory;
+use super::store::{Opened, Store, StoreError, at};
+use super::tag::Tag;
+use crate::unique;
+
+/// Names the boot in which the images were written: after another one they may be incomplete.
+const BOOT_FILE: &str = "boot_id";
+
+/// The images below one snapshot root.
+#[derive(Debug)]
+pub struct Images {
+    dir: PathBuf,
+    budget_bytes: u64,
+    // By the identity of the snapshot: whoever comes second waits for the image that is being made.
+    making: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+}
+
+/// A memory image, open: it stays readable when it is dropped from the budget.
+#[derive(Debug)]
+pub struct Image {
+    /// The image, read-only.
+    pub file: File,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl Image {
+    /// A second handle.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, path: self.path.clone() })
+    }
+}
+
+impl Images {
+    /// The images of `store`. Keeps those that were made since the host booted and deletes all others: they
+    /// are renamed into place whole, but not synced.
+    pub fn open(store: &Store, budget_bytes: u64) -> Result<Self, StoreError> {
+        let dir = store.images_dir();
+        let boot_id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        if fs::read(dir.join(BOOT_FILE)).ok().as_ref() != Some(&boot_id) && dir.exists() {
+            fs::remove_dir_all(&dir).map_err(at("delete", &dir))?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("create", &dir))?;
+        fs::write(dir.join(BOOT_FILE), boot_id).map_err(at("write", &dir))?;
+        Ok(Self { dir, budget_bytes, making: Mutex::default() })
+    }
+
+    /// The memory image of a snapshot: its own, or the one made of its layers, made now if need be.
+    ///
+    /// Every layer's digest is checked while its image is made, and that of the image it begins with, unless
+    /// that was made here. Blocks for as long as the disk takes.
+    pub fn image(&self, store: &Store, tag: &Tag) -> Result<Image, StoreError> {
+        let chain = store.chain(tag)?;
+        if let (Memory::Image { .. }, [image]) = (&chain[0].manifest.memory, chain.as_slice()) {
+            let file = image.memory.try_clone().map_err(at("open", &image.dir))?;
+            return Ok(Image { file, path: image.memory_path() });
+        }
+        let identity = chain[0].manifest.identity;
+        let turn = {
+            let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(making.entry(identity).or_default())
+        };
+        let made = {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.kept(identity).map_or_else(|| self.make(&chain), Ok)
+        };
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
+        self.drop_oldest_beyond_budget(identity);
+        made
+    }
+
+    /// Whether the image of this snapshot is there already.
+    pub fn has(&self, identity: Digest) -> bool {
+        self.path(identity).exists()
+    }
+
+    /// Deletes the image of this snapshot, where there is one.
+    pub fn delete_image(&self, identity: Digest) {
+        if let Err(error) = fs::remove_file(self.path(identity))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%identity, %error, "cannot delete an image");
+        }
+    }
+
+    fn kept(&self, identity: Digest) -> Option<Image> {
+        let path = self.path(identity);
+        let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        // Its modification time is the time of its last use: nothing else changes an image.
+        file.set_modified(SystemTime::now()).ok()?;
+        Some(Image { file: File::open(&path).ok()?, path })
+    }
+
+    fn make(&self, chain: &[Opened]) -> Result<Image, StoreError> {
+        let identity = chain[0].manifest.identity;
+        let bytes = chain[0].manifest.memory_bytes();
+        let unfinished = Unfinished(self.dir.join(format!("{}.unfinished", unique::hex(8))));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let image = options.open(&unfinished.0).map_err(at("create", &unfinished.0))?;
+        // From the nearest image on: the chain's own, at its end, or one that was made of a part of it.
+        let ready = chain.iter().position(|one| self.has(one.manifest.identity)).unwrap_or(chain.len() - 1);
+        let base = match self.kept(chain[ready].manifest.identity) {
+            Some(kept) => kept.file,
+            None => {
+                check(&chain[ready])?;
+                chain[ready].memory.try_clone().map_err(at("open", &chain[ready].dir))?
+            }
+        };
+        clone_or_copy(&base, &image, bytes).map_err(at("write", &unfinished.0))?;
+        for layer in chain[..ready].iter().rev() {
+            check(layer)?;
+            if let Memory::Layer { extents, .. } = &layer.manifest.memory {
+                unpack(&layer.memory, extents, &image).map_err(at("write", &unfinished.0))?;
+            }
+        }
+        let path = self.path(identity);
+        fs::rename(&unfinished.0, &path).map_err(at("rename to", &path))?;
+        Ok(Image { file: File::open(&path).map_err(at("open", &path))?, path })
+    }
+
+    fn path(&self, identity: Digest) -> PathBuf {
+        self.dir.join(format!("{identity}.memory.bin"))
+    }
+
+    /// Least recently used first. The one just used stays even if it alone is beyond the budget.
+    fn drop_oldest_beyond_budget(&self, used: Digest) {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if let (true, Ok(metadata)) = (path.extension().is_some_and(|end| end == "bin"), entry.metadata())
+            {
+                images.push((
+                    metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                    metadata.blocks() * 512,
+                    path,
+                ));
+            }
+        }
+        images.sort();
+        let mut total: u64 = images.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in images {
+            if total > self.budget_bytes && path != self.path(used) && fs::remove_file(&path).is_ok() {
+                total -= bytes;
+                tracing::info!(image = %path.display(), "dropped to stay within the budget of images");
+            }
+        }
+    }
+}
+
+/// A file that is deleted unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Makes `image` equal to `base`: sharing its blocks where the file system can, else as a copy.
+pub(super) fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<()> {
+    if ioctl_ficlone(image, base).is_ok() {
+        return Ok(());
+    }
+    image.set_len(bytes)?;
+    overlay(Method::Kernel, base, image).map(drop)
+}
+
+/// Compares a snapshot's memory file with the digest in its manifest. Reads the file that is open, which stays
+/// the right one when the snapshot is replaced or deleted meanwhile.
+pub fn check(snapshot: &Opened) -> Result<(), StoreError> {
+    let (Memory::Image { digest: expected } | Memory::Layer { digest: expected, .. }) =
+        &snapshot.manifest.memory;
+    let open = PathBuf::from(format!("/proc/self/fd/{}", snapshot.memory.as_raw_fd()));
+    let path = snapshot.memory_path();
+    let found = Digest::of_file(&open).map_err(at("read", &path))?;
+    if found == *expected {
+        return Ok(());
+    }
+    let reason = format!("{} has the digest {found} instead of {expected}", path.display());
+    Err(StoreError::Damaged { tag: snapshot.manifest.tag.clone(), reason })
+}

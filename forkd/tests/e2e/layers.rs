@@ -1,0 +1,197 @@
+//! Layers: what lies on what, what may be deleted, what is refused.
+
+use std::fs;
+
+use forkd::api::{BranchMode, BranchRequest, DataPath, SnapshotDetail, SnapshotStatus};
+use forkd::http_client::CallError;
+use guest::FIRST_PAGE;
+use guest::model::Memory;
+use hyper::Method;
+use testkit::{Outcome, Test};
+
+use crate::host::{Host, NEEDS, Result};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "layers::a_parent_is_kept_flattened_or_deleted_with_its_layers",
+        needs: NEEDS,
+        run: deletion,
+    },
+    Test { name: "layers::compacting_keeps_the_layers_above_valid", needs: NEEDS, run: compaction },
+    Test { name: "layers::a_flipped_bit_is_refused_with_file_and_digest", needs: NEEDS, run: damage },
+    Test {
+        name: "layers::without_staging_memory_the_branch_goes_to_disk_and_says_so",
+        needs: NEEDS,
+        run: no_memory,
+    },
+    Test { name: "layers::images_stay_within_their_budget", needs: NEEDS, run: budget },
+    Test { name: "layers::without_wait_the_answer_comes_while_it_is_written", needs: NEEDS, run: no_wait },
+    Test { name: "layers::a_diff_on_a_deleted_parent_is_full", needs: NEEDS, run: deleted_parent },
+];
+
+fn stage(tag: &str) -> BranchRequest {
+    BranchRequest {
+        tag: Some(tag.into()),
+        mode: Some(BranchMode::Diff),
+        data_path: Some(DataPath::Stage),
+        ..BranchRequest::default()
+    }
+}
+
+/// A source with `n` layers b1, b2, ... on `base`; each changes 8 pages of its own.
+fn lineage(host: &Host, n: u64) -> Result<(String, Vec<Memory>)> {
+    host.boot("base")?;
+    let source = host.fork("base")?.id;
+    let mut memory = Memory::default();
+    let mut at_pause = Vec::new();
+    for k in 1..=n {
+        host.guest(&source, &format!("dirty {} 8 {k}", FIRST_PAGE + 4 * k))?;
+        memory.dirty(FIRST_PAGE + 4 * k, 8, k);
+        host.branch(&source, &stage(&format!("b{k}")))?;
+        at_pause.push(memory.clone());
+    }
+    Ok((source, at_pause))
+}
+
+fn require_memory(host: &Host, tag: &str, expected: &Memory) -> Result<()> {
+    let child = host.fork(tag)?.id;
+    let sum = host.guest(&child, &format!("sum {FIRST_PAGE} 64"))?;
+    assert_eq!(sum, format!("{:016x}", expected.sum(FIRST_PAGE, 64)), "{tag}");
+    host.end(&child)
+}
+
+fn delete(host: &Host, path: &str) -> std::result::Result<(), CallError> {
+    host.call(Method::DELETE, &format!("/v1/snapshots/{path}"), None::<&()>)
+}
+
+fn detail(host: &Host, tag: &str) -> Result<SnapshotDetail> {
+    Ok(host.call(Method::GET, &format!("/v1/snapshots/{tag}"), None::<&()>)?)
+}
+
+fn tags(host: &Host) -> Result<Vec<String>> {
+    let mut tags: Vec<String> = host.snapshots()?.into_iter().map(|snapshot| snapshot.tag).collect();
+    tags.sort();
+    Ok(tags)
+}
+
+fn deletion() -> Outcome {
+    let host = Host::start()?;
+    let (_, memory) = lineage(&host, 4)?;
+    match delete(&host, "b2") {
+        Err(CallError::Refused { status, message }) => {
+            assert_eq!(status, 409);
+            assert!(message.contains("is the parent of b3"), "{message}");
+        }
+        other => return Err(format!("{other:?}").into()),
+    }
+    delete(&host, "b2?flatten=true")?;
+    assert_eq!(tags(&host)?, ["b1", "b3", "b4", "base"]);
+    require_memory(&host, "b3", &memory[2])?;
+    require_memory(&host, "b4", &memory[3])?;
+    delete(&host, "base?cascade=true")?;
+    assert_eq!(tags(&host)?, ["b3", "b4"]);
+    require_memory(&host, "b4", &memory[3])?;
+    Ok(())
+}
+
+fn compaction() -> Outcome {
+    let host = Host::start()?;
+    let (_, memory) = lineage(&host, 3)?;
+    let compacted: SnapshotDetail = host.call(Method::POST, "/v1/snapshots/b2/compact", None::<&()>)?;
+    assert_eq!((compacted.depth, compacted.parent, compacted.dependents), (0, None, vec!["b3".to_owned()]));
+    assert_eq!(detail(&host, "b3")?.depth, 1);
+    require_memory(&host, "b2", &memory[1])?;
+    require_memory(&host, "b3", &memory[2])?;
+    delete(&host, "b1")?;
+    require_memory(&host, "b3", &memory[2])?;
+    Ok(())
+}
+
+fn damage() -> Outcome {
+    let host = Host::start()?;
+    lineage(&host, 2)?;
+    let path = host.root().join("b1/layer.bin");
+    let mut bytes = fs::read(&path)?;
+    bytes[100] ^= 1;
+    fs::write(&path, bytes)?;
+    match host.fork("b2") {
+        Err(error) => {
+            let message = error.to_string();
+            assert!(
+                message.contains("layer.bin has the digest") && message.contains("'b1' is damaged"),
+                "{message}"
+            );
+        }
+        Ok(_) => return Err("a child was forked from a damaged layer".into()),
+    }
+    fs::remove_dir_all(host.root().join("b1"))?;
+    let detail = detail(&host, "b2")?;
+    assert!(
+        !detail.bootable && detail.not_bootable_because.is_some_and(|reason| reason.contains("'b1' is gone"))
+    );
+    Ok(())
+}
+
+fn no_memory() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().join("snapshots");
+    let host = Host::start_with(dir, root, &["--staging-mib", "1"])?;
+    host.boot("base")?;
+    let source = host.fork("base")?.id;
+    let mut memory = Memory::default();
+    for (k, mode) in [(1, BranchMode::Diff), (2, BranchMode::Full), (3, BranchMode::Diff)] {
+        host.guest(&source, &format!("dirty {FIRST_PAGE} 8 {k}"))?;
+        memory.dirty(FIRST_PAGE, 8, k);
+        let branch = host.branch(&source, &BranchRequest { mode: Some(mode), ..stage(&format!("b{k}")) })?;
+        assert!(branch.fell_back_to_disk && branch.staged_bytes == 0, "{branch:?}");
+        assert!(branch.warnings[0].contains("written to disk instead of memory"), "{:?}", branch.warnings);
+        require_memory(&host, &format!("b{k}"), &memory)?;
+    }
+    Ok(())
+}
+
+fn budget() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().join("snapshots");
+    // Room for two images of the test guest, and not for three.
+    let host = Host::start_with(dir, root, &["--images-mib", "80"])?;
+    let (_, memory) = lineage(&host, 4)?;
+    for k in [1, 2, 3, 4, 1] {
+        require_memory(&host, &format!("b{k}"), &memory[k - 1])?;
+        let images = fs::read_dir(host.root().join(".images"))?;
+        let kept = images
+            .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some()))
+            .count();
+        assert!(kept <= 2, "{kept} images");
+    }
+    Ok(())
+}
+
+fn no_wait() -> Outcome {
+    let host = Host::start()?;
+    let (source, _) = lineage(&host, 1)?;
+    let branch = host.branch(&source, &BranchRequest { wait: Some(false), ..stage("later") })?;
+    assert_eq!(branch.status, SnapshotStatus::Writing);
+    assert!(branch.pause_ns > 0);
+    let begun = std::time::Instant::now();
+    while detail(&host, "later")?.status != SnapshotStatus::Ready {
+        if begun.elapsed().as_secs() > 10 {
+            return Err("it does not become ready".into());
+        }
+    }
+    host.require_running(&host.fork("later")?.id)?;
+    Ok(())
+}
+
+fn deleted_parent() -> Outcome {
+    let host = Host::start()?;
+    let (source, mut memory) = lineage(&host, 2)?;
+    delete(&host, "b2")?;
+    host.guest(&source, "dirty 1050 3 9")?;
+    memory[1].dirty(1050, 3, 9);
+    let branch = host.branch(&source, &stage("b3"))?;
+    assert_eq!(branch.mode, BranchMode::Full);
+    assert!(branch.warnings[0].contains("its parent 'b2' was deleted"), "{:?}", branch.warnings);
+    require_memory(&host, "b3", &memory[1])?;
+    Ok(())
+}
