@@ -19,7 +19,7 @@ pub struct Arguments {}
 const SWEEP: [&str; 14] = [
     "sweep",
     "--cell",
-    "naive@ext4-loop,fallocate@ext4-loop,naive@tmpfs",
+    "naive@ext4-loop,fallocate@ext4-loop,stage@ext4-loop,naive@tmpfs",
     "--branches",
     "6",
     "--gap-ms",
