@@ -77,6 +77,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The snapshots would lie among what is deleted with each microVM.
+    #[error("the snapshot root {} lies in the run directory {}: keep them apart", root.display(), run_dir.display())]
+    RootInRunDir {
+        /// The snapshot root.
+        root: PathBuf,
+        /// The run directory.
+        run_dir: PathBuf,
+    },
     /// Another daemon uses the run directory.
     #[error("{} is in use by another forkd: give this one a --run-dir of its own", .0.display())]
     RunDirInUse(PathBuf),
@@ -128,6 +136,8 @@ pub struct Daemon {
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     /// BRANCHes that were answered before they were whole, and then failed: why, by tag.
     failed: Mutex<BTreeMap<Tag, String>>,
+    /// Held for reading by each BRANCH, to its very end.
+    under_way: tokio::sync::RwLock<()>,
     _run_dir_lock: File,
 }
 
@@ -137,6 +147,10 @@ impl Daemon {
         let store = Store::open(&config.snapshot_root)?;
         let run_dir_lock = take_run_dir(&config.run_dir)?;
         let failed = |source| StartError::RunDir { path: config.run_dir.clone(), source };
+        let run_dir = config.run_dir.canonicalize().map_err(failed)?;
+        if store.root().starts_with(&run_dir) {
+            return Err(StartError::RootInRunDir { root: store.root().to_owned(), run_dir });
+        }
         match kill_leftovers(&config.run_dir).map_err(failed)? {
             0 => {}
             killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
@@ -144,7 +158,16 @@ impl Daemon {
         let images = Images::open(&store, config.images_bytes)?;
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let (sandboxes, failed) = (Mutex::default(), Mutex::default());
-        Ok(Self { config, store, images, staging_memory, sandboxes, failed, _run_dir_lock: run_dir_lock })
+        Ok(Self {
+            config,
+            store,
+            images,
+            staging_memory,
+            sandboxes,
+            failed,
+            under_way: tokio::sync::RwLock::default(),
+            _run_dir_lock: run_dir_lock,
+        })
     }
 
     /// Its configuration.
@@ -260,12 +283,13 @@ impl Daemon {
 
     /// Forks `n` sandboxes from a snapshot: all of them, or none.
     pub async fn fork(&self, tag: &Tag, n: u32) -> Result<Vec<Arc<Sandbox>>, OperationError> {
-        // Made once for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
-        let image = tokio::task::block_in_place(|| self.images.image(&self.store, tag))?;
+        // One look for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
+        let (snapshot, image) =
+            tokio::task::block_in_place(|| self.images.snapshot_with_image(&self.store, tag))?;
+        require_rootfs(&snapshot.manifest)?;
         let fork_one = async |_| -> Result<Arc<Sandbox>, OperationError> {
-            let snapshot = self.store.snapshot(tag)?;
-            require_rootfs(&snapshot.manifest)?;
             let Config { firecracker, run_dir, .. } = &self.config;
+            let snapshot = snapshot.try_clone().map_err(at("open", &snapshot.dir))?;
             let image = image.try_clone().map_err(at("open", &snapshot.dir))?;
             Ok(Arc::new(Sandbox::fork(firecracker, run_dir, snapshot, image).await?))
         };
@@ -314,6 +338,8 @@ impl Daemon {
             staging_memory: &self.staging_memory,
             firecracker: &self.config.firecracker.version,
         };
+        let _under_way = self.under_way.read().await;
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&plan.tag);
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
         let outcome = branch::branch(place, sandbox, plan, resumed).await;
         if let (Err(error), true) = (&outcome, answers_early) {
@@ -333,6 +359,11 @@ impl Daemon {
 
     fn failure(&self, tag: &Tag) -> Option<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(tag).cloned()
+    }
+
+    /// Waits until no BRANCH is under way, also none whose client has had its answer or has gone away.
+    pub async fn wait_for_branches(&self) {
+        drop(self.under_way.write().await);
     }
 
     /// Ends every sandbox.

@@ -1,7 +1,8 @@
 //! One microVM that the daemon runs, and what a diff BRANCH of it builds on.
 
 use std::fs::File;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -93,12 +94,14 @@ impl Sandbox {
         snapshot: Opened,
         image: Image,
     ) -> Result<Self, VmmError> {
-        let vmstate = snapshot.vmstate_path();
+        // Through the files that are open here: the tag may be deleted, or taken again, meanwhile.
+        let vmstate = open_path(&snapshot.vmstate);
+        let memory = open_path(&image.file);
         let tag = snapshot.manifest.tag.parse().ok();
         let identity = snapshot.manifest.identity;
         let base = tag.map(|tag| DiffBase { tag, identity, image: Some(image.file) });
         let sandbox = Self::start(firecracker, run_dir, snapshot.manifest, base).await?;
-        sandbox.api.load_snapshot(&vmstate, &image.path).await?;
+        sandbox.api.load_snapshot(&vmstate, &memory).await?;
         Ok(sandbox)
     }
 
@@ -202,4 +205,9 @@ impl Sandbox {
 
     /// How long an operation on the console may take at most.
     pub const CONSOLE_DEADLINE: Duration = Duration::from_secs(60);
+}
+
+/// The path under which another process of the same user finds a file that this one has open.
+fn open_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()))
 }

@@ -220,7 +220,10 @@ struct Copied {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(result) => result,
-        // Cancelled only when the runtime shuts down, which waits for every BRANCH first: so it panicked.
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down, and this task with it: it is not polled again.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }

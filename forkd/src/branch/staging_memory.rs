@@ -37,6 +37,13 @@ impl StagingMemory {
     /// Reserves `bytes`, or says in one sentence why they are not to be had.
     pub fn reserve(&self, bytes: u64) -> Result<StagingReservation, String> {
         const MIB: u64 = 1 << 20;
+        if huge_pages_are_forced() {
+            return Err(
+                "shared memory is made of huge pages here (transparent_hugepage/shmem_enabled), of which it \
+                        cannot be told which parts were written: set that to advise or never"
+                    .to_owned(),
+            );
+        }
         let mut reserved = self.0.reserved_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.0.limit_bytes.saturating_sub(*reserved);
         if bytes > left {
@@ -78,11 +85,26 @@ impl Drop for StagingReservation {
     }
 }
 
-/// `MemAvailable` (proc(5)) in bytes.
 fn available_bytes() -> Option<u64> {
+    meminfo_bytes("MemAvailable:")
+}
+
+/// Whether the host may swap: a page that was allocated and not written comes back as written zeros then.
+pub(super) fn host_swaps() -> bool {
+    meminfo_bytes("SwapTotal:").is_none_or(|bytes| bytes > 0)
+}
+
+/// A line of `/proc/meminfo` (proc(5)) in bytes.
+fn meminfo_bytes(name: &str) -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Whether memfds get huge pages unasked: writing a part of one makes all of it count as data.
+fn huge_pages_are_forced() -> bool {
+    let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").unwrap_or_default();
+    ["[always]", "[within_size]", "[force]"].iter().any(|forced| setting.contains(forced))
 }
 
 #[cfg(test)]

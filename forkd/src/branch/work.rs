@@ -58,6 +58,10 @@ impl<'a> Work<'a> {
         if self.mode == BranchMode::Full {
             return Ok(Lower::Nothing);
         }
+        if !self.place.store.tells_data_from_holes {
+            return Ok(self
+                .full_instead("the file system of the snapshot root does not say which pages were written"));
+        }
         let Some(base) = base else {
             return Ok(
                 self.full_instead("a BRANCH before this one failed, and the record of dirty pages with it")
@@ -82,12 +86,17 @@ impl<'a> Work<'a> {
             );
         }
         if self.plan.data_path == DataPath::Stage {
+            if self.plan.durable && self.place.store.chain(&base.tag)?.iter().any(|one| !one.manifest.durable)
+            {
+                return Ok(self
+                    .full_instead("a snapshot that it would lie on is not durable, and this one is to be"));
+            }
             let parent = Parent { tag: base.tag.to_string(), identity: base.identity };
             return Ok(Lower::Parent { parent, _pin: pin });
         }
         let Place { images, store, .. } = self.place;
         // Blocks this task's thread, and no other task: the runtime moves those to another one.
-        let image = tokio::task::block_in_place(|| images.image(store, &base.tag))?;
+        let (_, image) = tokio::task::block_in_place(|| images.snapshot_with_image(store, &base.tag))?;
         Ok(Lower::Image(image.file))
     }
 
@@ -108,17 +117,16 @@ impl<'a> Work<'a> {
             return Ok(Written::on_disk(staging, self.mode));
         }
         let memory_bytes = self.sandbox.origin.memory_bytes();
-        match self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES) {
-            Ok(reservation) => {
-                let expected = match self.mode {
-                    BranchMode::Full => Vec::new(),
-                    BranchMode::Diff => {
-                        self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone()
-                    }
-                };
-                Written::in_memory(memory_bytes, &expected, reservation)
-                    .map_err(|source| BranchError::Image { what: "stage", source })
-            }
+        let expected = match self.mode {
+            BranchMode::Full => Vec::new(),
+            BranchMode::Diff => self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        let in_memory =
+            self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES).and_then(|reservation| {
+                Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
+            });
+        match in_memory {
+            Ok(written) => Ok(written),
             Err(reason) => {
                 self.fell_back_to_disk = true;
                 self.warn(&format!("written to disk instead of memory: {reason}"));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use super::staging_memory::StagingReservation;
+use super::staging_memory::{StagingReservation, host_swaps};
 use crate::api::BranchMode;
 use crate::snapshot::extents::{Extent, data_extents, total_bytes};
 use crate::snapshot::staging::Staging;
@@ -45,7 +45,7 @@ impl Written {
 
     /// In fresh memfds of this process, which Firecracker opens through `/proc`. The pages of `expected`, which
     /// the last diff of the same guest had, are allocated now, so that the pause does not pay for them; a page
-    /// that is then not written stays a hole.
+    /// that is then not written stays a hole. On a host that swaps nothing is allocated: see [`host_swaps`].
     pub fn in_memory(
         memory_bytes: u64,
         expected: &[Extent],
@@ -53,6 +53,7 @@ impl Written {
     ) -> io::Result<Self> {
         let memory = File::from(memfd_create("forkd-memory", MemfdFlags::CLOEXEC)?);
         memory.set_len(memory_bytes)?;
+        let expected = if host_swaps() { &[] } else { expected };
         for extent in expected.iter().take(MAX_PREALLOCATED_EXTENTS) {
             fallocate(&memory, FallocateFlags::empty(), extent.start, extent.bytes)?;
         }

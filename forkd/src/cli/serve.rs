@@ -56,6 +56,7 @@ impl Serve {
         rustix::process::umask(Mode::from_raw_mode(0o077));
         let firecracker = Firecracker::find(self.firecracker.as_deref())?;
         check_kvm()?;
+        raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(self.serve(firecracker))
     }
@@ -98,7 +99,19 @@ impl Serve {
         if timeout(SHUTDOWN_DEADLINE, serving).await.is_err() {
             tracing::warn!("a request did not end within {} s", SHUTDOWN_DEADLINE.as_secs());
         }
+        if timeout(SHUTDOWN_DEADLINE, daemon.wait_for_branches()).await.is_err() {
+            tracing::warn!("a BRANCH did not end within {} s", SHUTDOWN_DEADLINE.as_secs());
+        }
         daemon.end_all_sandboxes().await;
         Ok(())
+    }
+}
+
+/// Each sandbox holds several files open: take as many as the host allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }

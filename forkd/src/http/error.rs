@@ -91,6 +91,7 @@ fn store_status(error: &StoreError) -> StatusCode {
         StoreError::Taken(_)
         | StoreError::Damaged { .. }
         | StoreError::HasDependents { .. }
+        | StoreError::BeingReplaced(_)
         | StoreError::Pinned(_) => StatusCode::CONFLICT,
         error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
         StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,

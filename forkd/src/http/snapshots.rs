@@ -19,7 +19,7 @@ use crate::vmm::boot::BootSource;
 const DEFAULT_MEM_MIB: u32 = 128;
 
 pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Snapshot>>, ApiError> {
-    Ok(Json(daemon.snapshots()?))
+    Ok(Json(blocking_to_its_end(move || daemon.snapshots()).await??))
 }
 
 pub(super) async fn create(
@@ -40,7 +40,7 @@ pub(super) async fn show(
     tag: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SnapshotDetail>, ApiError> {
     let tag: Tag = tag?.parse()?;
-    Ok(Json(daemon.snapshot(&tag)?))
+    Ok(Json(blocking_to_its_end(move || daemon.snapshot(&tag)).await??))
 }
 
 /// What `DELETE /v1/snapshots/:tag` may be asked to do with layers that lie on the snapshot.

@@ -1,10 +1,14 @@
 //! Digests of files: BLAKE3, computed on all processors.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+/// Enough for the hash to use all processors on each piece.
+const BUFFER_BYTES: usize = 4 << 20;
 
 /// A BLAKE3 digest, 64 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,11 +21,22 @@ impl Digest {
         Self(blake3::hash(bytes).into())
     }
 
-    /// The digest of a file's contents. Reads it through a mapping: nobody may truncate it meanwhile.
+    /// The digest of a file's contents. They are read and not mapped: a disk that fails is an error then, and
+    /// not a signal.
     pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        Ok(Self(hasher.finalize().into()))
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hasher.finalize().into())),
+                Ok(bytes) => {
+                    hasher.update_rayon(&buffer[..bytes]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

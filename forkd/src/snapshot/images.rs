@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -57,16 +57,25 @@ impl Images {
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("create", &dir))?;
         fs::write(dir.join(BOOT_FILE), boot_id).map_err(at("write", &dir))?;
+        delete_unfinished(&dir).map_err(at("clean up", &dir))?;
         Ok(Self { dir, budget_bytes, making: Mutex::default() })
     }
 
-    /// The memory image of a snapshot: its own, or the one made of its layers, made now if need be.
+    /// A snapshot and its memory image: its own, or the one made of its layers, made now if need be. Both come
+    /// from one look at the tag, so they belong together whatever becomes of the tag meanwhile.
     ///
     /// Every layer's digest is checked while its image is made, and that of the image it begins with, unless
-    /// that was made here. Blocks for as long as the disk takes.
-    pub fn image(&self, store: &Store, tag: &Tag) -> Result<Image, StoreError> {
-        let chain = store.chain(tag)?;
-        if let (Memory::Image { .. }, [image]) = (&chain[0].manifest.memory, chain.as_slice()) {
+    /// that was made here; the digest of device and CPU state always. Blocks for as long as the disk takes.
+    pub fn snapshot_with_image(&self, store: &Store, tag: &Tag) -> Result<(Opened, Image), StoreError> {
+        let mut chain = store.chain(tag)?;
+        let image = self.image_of(&chain)?;
+        let snapshot = chain.swap_remove(0);
+        check_vmstate(&snapshot)?;
+        Ok((snapshot, image))
+    }
+
+    fn image_of(&self, chain: &[Opened]) -> Result<Image, StoreError> {
+        if let (Memory::Image { .. }, [image]) = (&chain[0].manifest.memory, chain) {
             let file = image.memory.try_clone().map_err(at("open", &image.dir))?;
             return Ok(Image { file, path: image.memory_path() });
         }
@@ -77,16 +86,11 @@ impl Images {
         };
         let made = {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.kept(identity).map_or_else(|| self.make(&chain), Ok)
+            self.kept(identity).map_or_else(|| self.make(chain), Ok)
         };
         self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
         self.drop_oldest_beyond_budget(identity);
         made
-    }
-
-    /// Whether the image of this snapshot is there already.
-    pub fn has(&self, identity: Digest) -> bool {
-        self.path(identity).exists()
     }
 
     /// Deletes the image of this snapshot, where there is one.
@@ -108,27 +112,17 @@ impl Images {
 
     fn make(&self, chain: &[Opened]) -> Result<Image, StoreError> {
         let identity = chain[0].manifest.identity;
-        let bytes = chain[0].manifest.memory_bytes();
         let unfinished = Unfinished(self.dir.join(format!("{}.unfinished", unique::hex(8))));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let image = options.open(&unfinished.0).map_err(at("create", &unfinished.0))?;
-        // From the nearest image on: the chain's own, at its end, or one that was made of a part of it.
-        let ready = chain.iter().position(|one| self.has(one.manifest.identity)).unwrap_or(chain.len() - 1);
-        let base = match self.kept(chain[ready].manifest.identity) {
-            Some(kept) => kept.file,
-            None => {
-                check(&chain[ready])?;
-                chain[ready].memory.try_clone().map_err(at("open", &chain[ready].dir))?
-            }
-        };
-        clone_or_copy(&base, &image, bytes).map_err(at("write", &unfinished.0))?;
-        for layer in chain[..ready].iter().rev() {
-            check(layer)?;
-            if let Memory::Layer { extents, .. } = &layer.manifest.memory {
-                unpack(&layer.memory, extents, &image).map_err(at("write", &unfinished.0))?;
-            }
-        }
+        // From the nearest image on: one that was made of a part of the chain, else the one at its end.
+        let nearest = chain
+            .iter()
+            .enumerate()
+            .skip(1)
+            .find_map(|(at, one)| Some((at, self.kept(one.manifest.identity)?.file)));
+        compose(chain, nearest, &image, &unfinished.0)?;
         let path = self.path(identity);
         fs::rename(&unfinished.0, &path).map_err(at("rename to", &path))?;
         Ok(Image { file: File::open(&path).map_err(at("open", &path))?, path })
@@ -163,6 +157,17 @@ impl Images {
     }
 }
 
+/// Deletes what a daemon that was killed had not finished.
+fn delete_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "unfinished") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// A file that is deleted unless it was renamed.
 struct Unfinished(PathBuf);
 
@@ -172,8 +177,34 @@ impl Drop for Unfinished {
     }
 }
 
+/// Writes the memory of `chain`'s first snapshot to the empty file `image`: the image that it begins with, or
+/// `nearest`, an image of the chain's element of that number, and the layers above laid over it, each checked.
+pub(super) fn compose(
+    chain: &[Opened],
+    nearest: Option<(usize, File)>,
+    image: &File,
+    path: &Path,
+) -> Result<(), StoreError> {
+    let end = &chain[chain.len() - 1];
+    let (above, base) = match nearest {
+        Some((at, base)) => (at, base),
+        None => {
+            check(end)?;
+            (chain.len() - 1, end.memory.try_clone().map_err(self::at("open", &end.dir))?)
+        }
+    };
+    clone_or_copy(&base, image, end.manifest.memory_bytes()).map_err(self::at("write", path))?;
+    for layer in chain[..above].iter().rev() {
+        check(layer)?;
+        if let Memory::Layer { extents, .. } = &layer.manifest.memory {
+            unpack(&layer.memory, extents, image).map_err(self::at("write", path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes `image` equal to `base`: sharing its blocks where the file system can, else as a copy.
-pub(super) fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<()> {
+fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<()> {
     if ioctl_ficlone(image, base).is_ok() {
         return Ok(());
     }
@@ -181,15 +212,22 @@ pub(super) fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result
     overlay(Method::Kernel, base, image).map(drop)
 }
 
-/// Compares a snapshot's memory file with the digest in its manifest. Reads the file that is open, which stays
-/// the right one when the snapshot is replaced or deleted meanwhile.
-pub fn check(snapshot: &Opened) -> Result<(), StoreError> {
-    let (Memory::Image { digest: expected } | Memory::Layer { digest: expected, .. }) =
-        &snapshot.manifest.memory;
-    let open = PathBuf::from(format!("/proc/self/fd/{}", snapshot.memory.as_raw_fd()));
-    let path = snapshot.memory_path();
-    let found = Digest::of_file(&open).map_err(at("read", &path))?;
-    if found == *expected {
+/// Compares a snapshot's memory file with the digest in its manifest.
+fn check(snapshot: &Opened) -> Result<(), StoreError> {
+    let (Memory::Image { digest } | Memory::Layer { digest, .. }) = &snapshot.manifest.memory;
+    check_file(snapshot, &snapshot.memory, &snapshot.memory_path(), *digest)
+}
+
+/// Compares a snapshot's device and CPU state with the digest in its manifest.
+pub(super) fn check_vmstate(snapshot: &Opened) -> Result<(), StoreError> {
+    check_file(snapshot, &snapshot.vmstate, &snapshot.vmstate_path(), snapshot.manifest.vmstate)
+}
+
+/// Reads the file that is open, which stays the right one when the snapshot is replaced or deleted meanwhile.
+fn check_file(snapshot: &Opened, file: &File, path: &Path, expected: Digest) -> Result<(), StoreError> {
+    let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let found = Digest::of_file(&open).map_err(at("read", path))?;
+    if found == expected {
         return Ok(());
     }
     let reason = format!("{} has the digest {found} instead of {expected}", path.display());

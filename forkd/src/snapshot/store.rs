@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::extents::total_bytes;
+use super::extents::{Extent, data_extents, total_bytes};
 use super::manifest::{Manifest, Memory, SCHEMA};
 use super::staging::{Staging, sync_dir};
 use super::tag::{InvalidTag, Tag};
@@ -52,6 +52,9 @@ pub enum StoreError {
         /// The tags of the layers that lie directly on it.
         dependents: Vec<String>,
     },
+    /// It is being turned into an image.
+    #[error("snapshot '{0}' is being compacted: wait for that to end")]
+    BeingReplaced(String),
     /// A BRANCH under way becomes a layer on it.
     #[error("snapshot '{0}' is the parent of a BRANCH under way: wait for that BRANCH to end")]
     Pinned(String),
@@ -92,9 +95,17 @@ pub struct Opened {
     pub dir: PathBuf,
     /// Its memory image, or its layer file, read-only.
     pub memory: File,
+    /// Firecracker's device and CPU state, read-only.
+    pub vmstate: File,
 }
 
 impl Opened {
+    /// A second handle on the same files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let (memory, vmstate) = (self.memory.try_clone()?, self.vmstate.try_clone()?);
+        Ok(Self { manifest: self.manifest.clone(), dir: self.dir.clone(), memory, vmstate })
+    }
+
     /// Path of the memory image, or of the layer file.
     pub fn memory_path(&self) -> PathBuf {
         self.dir.join(memory_file(&self.manifest))
@@ -116,6 +127,9 @@ impl Opened {
 pub struct Store {
     root: PathBuf,
     names: Arc<Mutex<Names>>,
+    /// Whether the file system says exactly which pages of a sparse file were written. A diff needs that: a
+    /// hole that counts as data would lay zeros over the parent's pages.
+    pub tells_data_from_holes: bool,
     _lock: File,
 }
 
@@ -135,7 +149,11 @@ impl Store {
             fs::remove_dir_all(&staging).map_err(at("delete", &staging))?;
         }
         private.create(&staging).map_err(at("create", &staging))?;
-        Ok(Self { root, names: Arc::default(), _lock: lock })
+        let tells_data_from_holes = tells_data_from_holes(&staging).map_err(at("probe", &staging))?;
+        if !tells_data_from_holes {
+            tracing::warn!(root = %root.display(), "this file system does not say which pages of a file were written: every BRANCH is full");
+        }
+        Ok(Self { tells_data_from_holes, root, names: Arc::default(), _lock: lock })
     }
 
     /// The directory that holds the snapshots.
@@ -160,7 +178,14 @@ impl Store {
         }
         manifest.check_extents().map_err(|reason| damaged(format!("{MANIFEST_FILE}: {reason}")))?;
         let name = memory_file(&manifest);
-        let memory = File::open(dir.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
+        // A file that is not there is damage; one that cannot be opened now may be whole.
+        let open = |name: &str| {
+            File::open(dir.join(name)).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => damaged(format!("{name}: {error}")),
+                _ => at("open", &dir.join(name))(error),
+            })
+        };
+        let (memory, vmstate) = (open(name)?, open(VMSTATE_FILE)?);
         let expected = match &manifest.memory {
             Memory::Image { .. } => manifest.memory_bytes(),
             Memory::Layer { extents, .. } => total_bytes(extents),
@@ -169,8 +194,7 @@ impl Store {
         if bytes != expected {
             return Err(damaged(format!("{name} has {bytes} bytes instead of {expected}")));
         }
-        fs::metadata(dir.join(VMSTATE_FILE)).map_err(|error| damaged(format!("{VMSTATE_FILE}: {error}")))?;
-        Ok(Opened { manifest, dir, memory })
+        Ok(Opened { manifest, dir, memory, vmstate })
     }
 
     /// Every whole snapshot, newest first. A damaged one is left out, and logged.
@@ -183,7 +207,8 @@ impl Store {
                 Ok(opened) => whole.push(opened),
                 // Deleted since it was listed.
                 Err(StoreError::NotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, "left out of the list"),
+                Err(error @ StoreError::Damaged { .. }) => tracing::warn!(%error, "left out of the list"),
+                Err(error) => return Err(error),
             }
         }
         whole.sort_by(|a, b| {
@@ -218,12 +243,32 @@ impl Store {
         Ok(chain)
     }
 
-    /// The tags of the layers that lie directly on `tag`.
+    /// The tags of the layers that lie directly on `tag`, by their manifests alone: a layer whose files are
+    /// damaged counts, and a manifest that cannot be read now is an error, not an absence.
     pub fn dependents(&self, tag: &Tag) -> Result<Vec<Tag>, StoreError> {
-        let lies_on =
-            |opened: &Opened| opened.manifest.parent().is_some_and(|parent| parent.tag == tag.as_str());
-        let tags = self.snapshots()?.into_iter().filter(lies_on);
-        Ok(tags.filter_map(|opened| opened.manifest.tag.parse().ok()).collect())
+        let mut dependents = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(at("list", &self.root))? {
+            let name = entry.map_err(at("list", &self.root))?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.parse::<Tag>().ok()) else { continue };
+            let path = self.root.join(name.as_str()).join(MANIFEST_FILE);
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(at("read", &path)(error)),
+            };
+            // What is no manifest cannot be forked from either, with or without its parent.
+            let manifest: Option<Manifest> = serde_json::from_slice(&text).ok();
+            if manifest
+                .is_some_and(|manifest| manifest.parent().is_some_and(|parent| parent.tag == tag.as_str()))
+            {
+                dependents.push(name);
+            }
+        }
+        Ok(dependents)
     }
 
     /// Begins a snapshot: the tag is reserved until the staging directory is published or dropped.
@@ -268,6 +313,9 @@ impl Store {
             if names.pinned.contains(tag) {
                 return Err(StoreError::Pinned(tag.to_string()));
             }
+            if names.reserved.contains(tag) && dir.exists() {
+                return Err(StoreError::BeingReplaced(tag.to_string()));
+            }
             let dependents = self.dependents(tag)?;
             if !dependents.is_empty() {
                 let dependents = dependents.iter().map(Tag::to_string).collect();
@@ -310,6 +358,20 @@ impl Store {
     fn staging_path(&self) -> PathBuf {
         self.root.join(STAGING_DIR).join(unique::hex(8))
     }
+}
+
+/// Writes one page of data and one of zeros to a sparse file, and looks whether just these count as data.
+fn tells_data_from_holes(dir: &Path) -> io::Result<bool> {
+    const PAGE: u64 = 4096;
+    let path = dir.join("probe");
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    file.set_len(1024 * PAGE)?;
+    file.write_all_at(&[1; PAGE as usize], 100 * PAGE)?;
+    file.write_all_at(&[0; PAGE as usize], 600 * PAGE)?;
+    file.sync_all()?;
+    let expected = [100, 600].map(|page| Extent { start: page * PAGE, bytes: PAGE });
+    Ok(data_extents(&file)? == expected)
 }
 
 fn memory_file(manifest: &Manifest) -> &'static str {
@@ -357,10 +419,9 @@ impl Drop for Reservation {
 mod tests {
     use std::fs;
 
-    use super::{Manifest, Memory, SCHEMA, Store, StoreError, Tag};
+    use super::{Extent, Manifest, Memory, SCHEMA, Store, StoreError, Tag};
     use crate::api::{BranchMode, DataPath};
     use crate::snapshot::digest::Digest;
-    use crate::snapshot::extents::Extent;
     use crate::snapshot::manifest::Parent;
 
     fn tag(name: &str) -> Tag {

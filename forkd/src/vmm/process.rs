@@ -194,7 +194,9 @@ pub fn kill_leftovers(run_dir: &Path) -> io::Result<usize> {
     let mut killed = 0;
     for entry in fs::read_dir(run_dir)? {
         let dir = entry?.path();
-        if !dir.is_dir() {
+        // Nothing but what a daemon makes there is touched, whatever directory it was given.
+        let is_ours = dir.file_name().and_then(|name| name.to_str()).is_some_and(is_sandbox_id);
+        if !is_ours || !dir.is_dir() {
             continue;
         }
         let recorded =
@@ -205,6 +207,12 @@ pub fn kill_leftovers(run_dir: &Path) -> io::Result<usize> {
         fs::remove_dir_all(&dir)?;
     }
     Ok(killed)
+}
+
+/// Whether a run directory of this name is one that a daemon makes: `sb-` and twelve hexadecimal digits.
+fn is_sandbox_id(name: &str) -> bool {
+    name.strip_prefix("sb-")
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn kill_if_same(identity: Identity) -> bool {
@@ -248,9 +256,9 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         let record = |identity: Identity| {
-            std::fs::create_dir_all(run_dir.path().join("sb-1")).unwrap();
+            std::fs::create_dir_all(run_dir.path().join("sb-0123456789ab")).unwrap();
             let text = serde_json::to_vec(&identity).unwrap();
-            std::fs::write(run_dir.path().join("sb-1").join(IDENTITY_FILE), text).unwrap();
+            std::fs::write(run_dir.path().join("sb-0123456789ab").join(IDENTITY_FILE), text).unwrap();
         };
         record(Identity { start_ticks: identity.start_ticks + 1, ..identity });
         assert_eq!(kill_leftovers(run_dir.path()).unwrap(), 0);
@@ -258,6 +266,10 @@ mod tests {
         record(identity);
         assert_eq!(kill_leftovers(run_dir.path()).unwrap(), 1);
         assert!(!child.wait().unwrap().success());
-        assert_eq!(std::fs::read_dir(run_dir.path()).unwrap().count(), 0);
+        std::fs::create_dir(run_dir.path().join("somebody-elses")).unwrap();
+        kill_leftovers(run_dir.path()).unwrap();
+        let left: Vec<_> =
+            std::fs::read_dir(run_dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["somebody-elses"]);
     }
 }

@@ -16,6 +16,11 @@ pub const TESTS: &[Test] = &[
     Test { name: "bad_input::a_taken_tag_is_409_for_all_but_one", needs: NEEDS, run: taken_tag },
     Test { name: "bad_input::serve_without_firecracker_exits_3", needs: &[], run: no_firecracker },
     Test { name: "bad_input::a_second_daemon_is_refused", needs: NEEDS, run: second_daemon },
+    Test {
+        name: "bad_input::snapshots_in_the_run_directory_are_refused",
+        needs: NEEDS,
+        run: root_in_run_dir,
+    },
 ];
 
 fn refusal(host: &Host, method: Method, path: &str, body: &Value) -> Result<(u16, String)> {
@@ -137,5 +142,20 @@ fn second_daemon() -> Outcome {
     let said = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("is in use by another forkd"), "{said}");
+    Ok(())
+}
+
+fn root_in_run_dir() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let output = Command::new(env!("CARGO_BIN_EXE_forkd"))
+        .args(["serve", "--socket", "/nonexistent/sock", "--run-dir"])
+        .arg(dir.path())
+        .arg("--snapshot-root")
+        .arg(dir.path().join("snapshots"))
+        .env("FORKD_FIRECRACKER", testkit::firecracker().ok_or("no firecracker")?)
+        .output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("lies in the run directory"), "{said}");
     Ok(())
 }

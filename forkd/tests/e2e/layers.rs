@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "layers::images_stay_within_their_budget", needs: NEEDS, run: budget },
     Test { name: "layers::without_wait_the_answer_comes_while_it_is_written", needs: NEEDS, run: no_wait },
     Test { name: "layers::a_diff_on_a_deleted_parent_is_full", needs: NEEDS, run: deleted_parent },
+    Test { name: "layers::a_durable_layer_is_not_put_on_one_that_is_not", needs: NEEDS, run: durability },
 ];
 
 fn stage(tag: &str) -> BranchRequest {
@@ -124,6 +125,13 @@ fn damage() -> Outcome {
         }
         Ok(_) => return Err("a child was forked from a damaged layer".into()),
     }
+    let vmstate = host.root().join("base/vmstate.bin");
+    let mut bytes = fs::read(&vmstate)?;
+    bytes[100] ^= 1;
+    fs::write(&vmstate, bytes)?;
+    let refused =
+        host.fork("base").map(|child| child.id).expect_err("a damaged snapshot is refused").to_string();
+    assert!(refused.contains("vmstate.bin has the digest"), "{refused}");
     fs::remove_dir_all(host.root().join("b1"))?;
     let detail = detail(&host, "b2")?;
     assert!(
@@ -193,5 +201,21 @@ fn deleted_parent() -> Outcome {
     assert_eq!(branch.mode, BranchMode::Full);
     assert!(branch.warnings[0].contains("its parent 'b2' was deleted"), "{:?}", branch.warnings);
     require_memory(&host, "b3", &memory[1])?;
+    Ok(())
+}
+
+fn durability() -> Outcome {
+    let host = Host::start()?;
+    let (source, memory) = lineage(&host, 1)?;
+    let quick = host.branch(&source, &BranchRequest { durable: Some(false), ..stage("quick") })?;
+    let quicker = host.branch(&source, &BranchRequest { durable: Some(false), ..stage("quicker") })?;
+    let durable = host.branch(&source, &stage("durable"))?;
+    assert_eq!(
+        [quick.mode, quicker.mode, durable.mode],
+        [BranchMode::Diff, BranchMode::Diff, BranchMode::Full]
+    );
+    assert!(durable.warnings[0].contains("is not durable, and this one is to be"), "{:?}", durable.warnings);
+    require_memory(&host, "quicker", &memory[0])?;
+    require_memory(&host, "durable", &memory[0])?;
     Ok(())
 }

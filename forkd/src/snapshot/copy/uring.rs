@@ -35,7 +35,11 @@ pub(super) fn copy(source: &File, destination: &File, moves: &[Move]) -> io::Res
     let mut copy = Copy { source, destination, ring: &mut ring, in_flight: 0 };
     let outcome = copy.run(&mut slots, &mut pending);
     // The kernel writes to the buffers of requests in flight: they must outlive those, also after an error.
-    copy.wait_for_all()?;
+    if let Err(error) = copy.wait_for_all() {
+        // It cannot be known when the kernel is done with them.
+        std::mem::forget(slots);
+        return Err(error);
+    }
     outcome
 }
 
@@ -52,7 +56,7 @@ impl Copy<'_> {
             self.submit(index, slot)?;
         }
         while self.in_flight > 0 {
-            self.ring.submit_and_wait(1)?;
+            self.wait_for_one()?;
             while let Some((index, moved)) = self.completed()? {
                 let slot = &mut slots[index];
                 if slot.advance(moved) || slot.take_next(pending) {
@@ -93,9 +97,19 @@ impl Copy<'_> {
         }
     }
 
+    fn wait_for_one(&mut self) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(1) {
+                // A signal, or a debugger, or the freezer.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+    }
+
     fn wait_for_all(&mut self) -> io::Result<()> {
         while self.in_flight > 0 {
-            self.ring.submit_and_wait(1)?;
+            self.wait_for_one()?;
             self.in_flight -= self.ring.completion().count();
         }
         Ok(())
