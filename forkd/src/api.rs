@@ -66,9 +66,9 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotStatus {
-    /// It is being written; it is listed when it is durable.
+    /// It is being written, and not listed yet.
     Writing,
-    /// It is durable, and children can be forked from it.
+    /// It is whole and listed; durable too, unless its BRANCH asked not to wait for the disk.
     Ready,
     /// It could not be written, or is damaged.
     Failed,
@@ -278,7 +278,7 @@ pub struct Branch {
     pub staged_bytes: u64,
     /// The snapshot was to be staged in memory and was written to disk, because memory was short.
     pub fell_back_to_disk: bool,
-    /// Whether the snapshot is durable yet.
+    /// How far the snapshot has come.
     pub status: SnapshotStatus,
     /// Every phase, in the order in which they begin. `copy` may begin before `pause` and end after `resume`.
     pub phases: Vec<PhaseSpan>,

@@ -222,20 +222,17 @@ impl Daemon {
     /// All there is to know about one snapshot, whole, damaged or in the making.
     pub fn snapshot(&self, tag: &Tag) -> Result<SnapshotDetail, OperationError> {
         let opened = match self.store.snapshot(tag) {
-            Ok(opened) => Some(opened),
-            Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => None,
+            Ok(opened) => opened,
+            Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => {
+                let writing = not_bootable(tag, "it is being written".into());
+                return Ok(SnapshotDetail { status: SnapshotStatus::Writing, ..writing });
+            }
             Err(StoreError::NotFound(name)) => {
                 let reason = self.failure(tag).ok_or(StoreError::NotFound(name))?;
-                return Ok(damaged(tag, reason));
+                return Ok(not_bootable(tag, reason));
             }
-            Err(StoreError::Damaged { reason, .. }) => return Ok(damaged(tag, reason)),
+            Err(StoreError::Damaged { reason, .. }) => return Ok(not_bootable(tag, reason)),
             Err(error) => return Err(error.into()),
-        };
-        let Some(opened) = opened else {
-            return Ok(SnapshotDetail {
-                status: SnapshotStatus::Writing,
-                ..damaged(tag, "it is being written".into())
-            });
         };
         let chain = self.store.chain(tag);
         let dependents = self.store.dependents(tag)?;
@@ -395,7 +392,7 @@ fn describe(snapshot: &Opened) -> Snapshot {
     }
 }
 
-fn damaged(tag: &Tag, reason: String) -> SnapshotDetail {
+fn not_bootable(tag: &Tag, reason: String) -> SnapshotDetail {
     SnapshotDetail {
         tag: tag.to_string(),
         status: SnapshotStatus::Failed,

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 
@@ -202,9 +201,6 @@ impl Sandbox {
     pub async fn kill(&self) {
         self.process.kill().await;
     }
-
-    /// How long an operation on the console may take at most.
-    pub const CONSOLE_DEADLINE: Duration = Duration::from_secs(60);
 }
 
 /// The path under which another process of the same user finds a file that this one has open.

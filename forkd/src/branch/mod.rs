@@ -115,9 +115,8 @@ pub struct Place<'a> {
 }
 
 /// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
-/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan
-/// asks for it, or not at all. `resumed` is sent the
-/// report as it stands right after the resume.
+/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at
+/// all. `resumed` is sent the report as it stands right after the resume.
 ///
 /// Must run in a task of its own: dropping the future half-way leaves the guest paused.
 pub async fn branch(
@@ -133,7 +132,7 @@ pub async fn branch(
     let prepare_start_ns = monotonic_ns();
     let staging = place.store.stage(plan.tag.clone())?;
     let lower = work.choose_mode_and_base(base.as_ref()).await?;
-    let mut written = work.choose_where_firecracker_writes(&staging)?;
+    let mut written = work.choose_where_firecracker_writes(&staging);
     let destination = work.create_destination(&staging, &written).await?;
     let copying = match (&destination, &lower) {
         (Some(destination), Lower::Image(base)) => Some(copy_beside(work.method(), destination, base)?),

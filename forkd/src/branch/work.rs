@@ -73,21 +73,21 @@ impl<'a> Work<'a> {
             let image = image.try_clone().map_err(|source| BranchError::Image { what: "open", source })?;
             return Ok(Lower::Image(image));
         }
-        let pin = match self.place.store.pin(&base.tag) {
-            Ok(pin) => pin,
+        let (pin, parent) = match self.place.store.pin(&base.tag) {
+            Ok((pin, parent)) => (pin, parent.manifest),
             Err(StoreError::NotFound(tag)) => {
                 return Ok(self.full_instead(&format!("its parent '{tag}' was deleted")));
             }
             Err(error) => return Err(error.into()),
         };
-        if self.place.store.snapshot(&base.tag)?.manifest.identity != base.identity {
+        if parent.identity != base.identity {
             return Ok(
                 self.full_instead(&format!("its parent '{}' was replaced by another snapshot", base.tag))
             );
         }
         if self.plan.data_path == DataPath::Stage {
-            if self.plan.durable && self.place.store.chain(&base.tag)?.iter().any(|one| !one.manifest.durable)
-            {
+            // A durable parent lies on durable ones only: this is where that is seen to.
+            if self.plan.durable && !parent.durable {
                 return Ok(self
                     .full_instead("a snapshot that it would lie on is not durable, and this one is to be"));
             }
@@ -112,9 +112,9 @@ impl<'a> Work<'a> {
     }
 
     /// In memory where the data path asks for it and memory can be reserved, else on disk.
-    pub fn choose_where_firecracker_writes(&mut self, staging: &Staging) -> Result<Written, BranchError> {
+    pub fn choose_where_firecracker_writes(&mut self, staging: &Staging) -> Written {
         if !self.plan.data_path.stages_in_memory() {
-            return Ok(Written::on_disk(staging, self.mode));
+            return Written::on_disk(staging, self.mode);
         }
         let memory_bytes = self.sandbox.origin.memory_bytes();
         let expected = match self.mode {
@@ -125,14 +125,11 @@ impl<'a> Work<'a> {
             self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES).and_then(|reservation| {
                 Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
             });
-        match in_memory {
-            Ok(written) => Ok(written),
-            Err(reason) => {
-                self.fell_back_to_disk = true;
-                self.warn(&format!("written to disk instead of memory: {reason}"));
-                Ok(Written::on_disk(staging, self.mode))
-            }
-        }
+        in_memory.unwrap_or_else(|reason| {
+            self.fell_back_to_disk = true;
+            self.warn(&format!("written to disk instead of memory: {reason}"));
+            Written::on_disk(staging, self.mode)
+        })
     }
 
     /// The memory image to be filled; `None` for a layer, and where Firecracker itself creates the image.

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use self::error::ApiError;
 use crate::daemon::Daemon;
@@ -56,16 +57,19 @@ async fn version(axum::extract::State(daemon): axum::extract::State<Arc<Daemon>>
 async fn to_its_end<T: Send + 'static>(
     operation: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::spawn(operation).await.map_err(|panic| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended unexpectedly: {panic}"))
-    })
+    joined(tokio::spawn(operation)).await
 }
 
 /// As [`to_its_end`], for work that waits for a disk.
 async fn blocking_to_its_end<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    to_its_end(async { tokio::task::spawn_blocking(work).await }).await?.map_err(|panic| {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// Awaits a task, which goes on when this future is dropped.
+async fn joined<T>(task: JoinHandle<T>) -> Result<T, ApiError> {
+    task.await.map_err(|panic| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended unexpectedly: {panic}"))
     })
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::snapshots::within;
-use super::{ApiJson, to_its_end};
+use super::{ApiJson, joined, to_its_end};
 use crate::api::{
     Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox,
 };
@@ -100,14 +100,6 @@ pub(super) async fn branch(
     match report.await {
         Ok(report) => Ok((StatusCode::ACCEPTED, Json(report))),
         // It ended before the guest ran again: its own word says why.
-        Err(_) => Ok((
-            StatusCode::CREATED,
-            Json(to_its_end(whole).await?.map_err(|panic| {
-                ApiError::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    format!("the BRANCH ended unexpectedly: {panic}"),
-                )
-            })??),
-        )),
+        Err(_) => Ok((StatusCode::CREATED, Json(joined(whole).await??))),
     }
 }

@@ -35,14 +35,12 @@ pub struct Images {
 pub struct Image {
     /// The image, read-only.
     pub file: File,
-    /// Its path.
-    pub path: PathBuf,
 }
 
 impl Image {
     /// A second handle.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.try_clone()?, path: self.path.clone() })
+        Ok(Self { file: self.file.try_clone()? })
     }
 }
 
@@ -77,7 +75,7 @@ impl Images {
     fn image_of(&self, chain: &[Opened]) -> Result<Image, StoreError> {
         if let (Memory::Image { .. }, [image]) = (&chain[0].manifest.memory, chain) {
             let file = image.memory.try_clone().map_err(at("open", &image.dir))?;
-            return Ok(Image { file, path: image.memory_path() });
+            return Ok(Image { file });
         }
         let identity = chain[0].manifest.identity;
         let turn = {
@@ -107,7 +105,7 @@ impl Images {
         let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
         // Its modification time is the time of its last use: nothing else changes an image.
         file.set_modified(SystemTime::now()).ok()?;
-        Some(Image { file: File::open(&path).ok()?, path })
+        Some(Image { file: File::open(&path).ok()? })
     }
 
     fn make(&self, chain: &[Opened]) -> Result<Image, StoreError> {
@@ -125,7 +123,7 @@ impl Images {
         compose(chain, nearest, &image, &unfinished.0)?;
         let path = self.path(identity);
         fs::rename(&unfinished.0, &path).map_err(at("rename to", &path))?;
-        Ok(Image { file: File::open(&path).map_err(at("open", &path))?, path })
+        Ok(Image { file: File::open(&path).map_err(at("open", &path))? })
     }
 
     fn path(&self, identity: Digest) -> PathBuf {

@@ -294,12 +294,12 @@ impl Store {
         self.names().reserved.contains(tag)
     }
 
-    /// Keeps `tag` from being deleted while a layer on it is made.
-    pub fn pin(&self, tag: &Tag) -> Result<Reservation, StoreError> {
+    /// Opens `tag`, and keeps it from being deleted while a layer on it is made.
+    pub fn pin(&self, tag: &Tag) -> Result<(Reservation, Opened), StoreError> {
         self.names().pinned.push(tag.clone());
         let pin = Reservation { tag: tag.clone(), names: Arc::clone(&self.names), pin: true };
         // Looked at after the pin: whoever deleted it was faster, and nobody can from here on.
-        self.snapshot(tag).map(|_| pin)
+        self.snapshot(tag).map(|opened| (pin, opened))
     }
 
     /// Deletes a snapshot that no layer lies on, whole or damaged. It is gone from the list first and from the
