@@ -1,0 +1,162 @@
+//! BRANCHes.
+
+use probes_common::BranchPhase;
+use serde::{Deserialize, Serialize};
+
+use super::SnapshotStatus;
+
+/// `POST /v1/sandboxes/:id/branch`: snapshot a running sandbox and let it go on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BranchRequest {
+    /// Name of the new snapshot; `branch-` and a unique suffix when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// What Firecracker writes; `full` when neither this nor `diff` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<BranchMode>,
+    /// The older spelling of `mode`: true is `diff`, false is `full`. Not together with `mode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<bool>,
+    /// How the bytes get to disk; the daemon's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_path: Option<DataPath>,
+    /// Whether the answer waits until the snapshot is on disk; true when absent. With false it is visible and
+    /// whole, and a power cut may still take it or damage it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
+    /// Whether to answer only when the snapshot is durable; true when absent. With false the answer comes right
+    /// after the resume, with `status` `writing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+}
+
+/// What Firecracker writes during the pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BranchMode {
+    /// All of the guest's memory.
+    Full,
+    /// The pages dirtied since the last BRANCH, or since the fork.
+    Diff,
+}
+
+/// How a BRANCH's bytes get to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataPath {
+    /// The parent's image is copied while the guest is paused and after; Firecracker writes to the same disk.
+    Naive,
+    /// As `naive`, into a destination whose blocks were allocated before the pause.
+    Fallocate,
+    /// Firecracker writes to memory; the parent's image is copied past the page cache (O_DIRECT).
+    Direct,
+    /// Firecracker writes to memory; the parent's image is copied with several requests in flight (io_uring).
+    Uring,
+    /// Firecracker writes to memory, and only the dirtied pages go to disk, as a layer on the parent.
+    Stage,
+}
+
+impl DataPath {
+    /// Every data path.
+    pub const ALL: [Self; 5] = [Self::Naive, Self::Fallocate, Self::Direct, Self::Uring, Self::Stage];
+
+    /// Its name in requests, tables and file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Naive => "naive",
+            Self::Fallocate => "fallocate",
+            Self::Direct => "direct",
+            Self::Uring => "uring",
+            Self::Stage => "stage",
+        }
+    }
+
+    /// Whether Firecracker writes to memory during the pause, and the disk is touched after it only.
+    pub const fn stages_in_memory(self) -> bool {
+        matches!(self, Self::Direct | Self::Uring | Self::Stage)
+    }
+}
+
+impl std::str::FromStr for DataPath {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|data_path| data_path.name() == name);
+        found.ok_or_else(|| format!("no data path is called '{name}': use one of {known}"))
+    }
+}
+
+/// A BRANCH that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The new snapshot.
+    pub tag: String,
+    /// The sandbox it was taken of.
+    pub branched_from: String,
+    /// What Firecracker wrote: `full` also where `diff` was asked for and could not be had (see `warnings`).
+    pub mode: BranchMode,
+    /// How the bytes got to disk.
+    pub data_path: DataPath,
+    /// From sending the pause request to the answer of the resume request.
+    pub pause_ns: u64,
+    /// `pause_ns` in milliseconds.
+    pub pause_ms: f64,
+    /// Time Firecracker took to write memory and state (the `create` phase), in milliseconds.
+    pub diff_ms: f64,
+    /// Bytes of guest memory that Firecracker wrote: the memory file's disk space, or its pages in memory.
+    pub diff_physical_bytes: u64,
+    /// Memory that held the snapshot between the pause and the disk, in bytes; 0 where Firecracker wrote to disk.
+    pub staged_bytes: u64,
+    /// The snapshot was to be staged in memory and was written to disk, because memory was short.
+    pub fell_back_to_disk: bool,
+    /// How far the snapshot has come.
+    pub status: SnapshotStatus,
+    /// Every phase, in the order in which they begin. `copy` may begin before `pause` and end after `resume`.
+    pub phases: Vec<PhaseSpan>,
+    /// What did not go as asked, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// When one phase of a BRANCH began, and how long it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseSpan {
+    /// Which phase.
+    #[serde(with = "phase_name")]
+    pub phase: BranchPhase,
+    /// CLOCK_MONOTONIC at its begin.
+    pub start_ns: u64,
+    /// Its length; 0 for a phase that this BRANCH had no use for.
+    pub ns: u64,
+}
+
+impl Branch {
+    /// Length of `phase`, 0 where it did not occur.
+    pub fn phase_ns(&self, phase: BranchPhase) -> u64 {
+        self.phases.iter().find(|span| span.phase == phase).map_or(0, |span| span.ns)
+    }
+
+    /// The pause as CLOCK_MONOTONIC nanoseconds `(start, end)`, for laying it over a recording.
+    pub fn pause_window_ns(&self) -> Option<(u64, u64)> {
+        let pause = self.phases.iter().find(|span| span.phase == BranchPhase::Pause)?;
+        Some((pause.start_ns, pause.start_ns + self.pause_ns))
+    }
+}
+
+mod phase_name {
+    use probes_common::BranchPhase;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(phase: &BranchPhase, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(phase.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BranchPhase, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        BranchPhase::ALL
+            .into_iter()
+            .find(|phase| phase.name() == name)
+            .ok_or_else(|| D::Error::custom(format!("no BRANCH phase is called '{name}'")))
+    }
+}

@@ -1,0 +1,71 @@
+//! Why the daemon could not start, and why an operation failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::branch::BranchError;
+use crate::snapshot::store::StoreError;
+use crate::vmm::VmmError;
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The snapshot root could not be taken.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run directory could not be taken.
+    #[error("cannot use the run directory {}: {source}", path.display())]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The snapshots would lie among what is deleted with each microVM.
+    #[error("the snapshot root {} lies in the run directory {}: keep them apart", root.display(), run_dir.display())]
+    RootInRunDir {
+        /// The snapshot root.
+        root: PathBuf,
+        /// The run directory.
+        run_dir: PathBuf,
+    },
+    /// Another daemon uses the run directory.
+    #[error("{} is in use by another forkd: give this one a --run-dir of its own", .0.display())]
+    RunDirInUse(PathBuf),
+    /// A socket below it would have too long a name.
+    #[error("the run directory {} is too long a name for sockets below it: use one of at most 70 bytes", .0.display())]
+    RunDirTooLong(PathBuf),
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// No sandbox has that id.
+    #[error("no sandbox has the id '{0}'; GET /v1/sandboxes lists those there are")]
+    NoSandbox(String),
+    /// What the snapshot was booted with is gone.
+    #[error("snapshot '{tag}' needs its root file system {path}, and there is no such file")]
+    RootfsGone {
+        /// The snapshot.
+        tag: String,
+        /// The file.
+        path: String,
+    },
+    /// The snapshots said no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Firecracker said no.
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    /// The BRANCH failed.
+    #[error(transparent)]
+    Branch(#[from] BranchError),
+    /// The guest's console could not be used.
+    #[error("the console of sandbox '{id}': {source}")]
+    Console {
+        /// The sandbox.
+        id: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}

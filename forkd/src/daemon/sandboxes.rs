@@ -1,0 +1,74 @@
+//! Operations on sandboxes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{Config, Daemon, OperationError};
+use crate::sandbox::Sandbox;
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::store::at;
+use crate::snapshot::tag::Tag;
+
+/// Forks of one request that are started at the same time.
+const FORKS_AT_ONCE: usize = 8;
+
+impl Daemon {
+    /// Forks `n` sandboxes from a snapshot: all of them, or none.
+    pub async fn fork(&self, tag: &Tag, n: u32) -> Result<Vec<Arc<Sandbox>>, OperationError> {
+        // One look for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
+        let (snapshot, image) =
+            tokio::task::block_in_place(|| self.images.snapshot_with_image(&self.store, tag))?;
+        require_rootfs(&snapshot.manifest)?;
+        let fork_one = async |_| -> Result<Arc<Sandbox>, OperationError> {
+            let Config { firecracker, run_dir, .. } = &self.config;
+            let snapshot = snapshot.try_clone().map_err(at("open", &snapshot.dir))?;
+            let image = image.try_clone().map_err(at("open", &snapshot.dir))?;
+            Ok(Arc::new(Sandbox::fork(firecracker, run_dir, snapshot, image).await?))
+        };
+        // A failure drops the sandboxes forked so far, which ends them.
+        let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
+        let mut sandboxes = self.lock_sandboxes();
+        sandboxes.extend(forked.iter().map(|sandbox| (sandbox.id.clone(), Arc::clone(sandbox))));
+        Ok(forked)
+    }
+
+    /// Every sandbox, dead ones included, in the order of their ids.
+    pub fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.lock_sandboxes().values().cloned().collect()
+    }
+
+    /// The sandbox with that id.
+    pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
+        self.lock_sandboxes().get(id).cloned().ok_or_else(|| OperationError::NoSandbox(id.to_owned()))
+    }
+
+    /// Ends a sandbox and forgets it. A BRANCH of it under way fails.
+    pub async fn end_sandbox(&self, id: &str) -> Result<(), OperationError> {
+        let removed = self.lock_sandboxes().remove(id);
+        removed.ok_or_else(|| OperationError::NoSandbox(id.to_owned()))?.kill().await;
+        Ok(())
+    }
+
+    /// Ends every sandbox.
+    pub async fn end_all_sandboxes(&self) {
+        let all = std::mem::take(&mut *self.lock_sandboxes());
+        futures_util::future::join_all(all.values().map(|sandbox| sandbox.kill())).await;
+    }
+
+    fn lock_sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {
+        // Nothing that holds the lock can leave the map half-changed.
+        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn require_rootfs(manifest: &Manifest) -> Result<(), OperationError> {
+    match &manifest.rootfs {
+        Some(path) if !Path::new(path).is_file() => {
+            Err(OperationError::RootfsGone { tag: manifest.tag.clone(), path: path.clone() })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Operations on snapshots.
+
+use super::{Config, Daemon, OperationError};
+use crate::api::{BranchMode, DataPath, Snapshot, SnapshotDetail, SnapshotStatus};
+use crate::branch::boot::snapshot_after_boot;
+use crate::clock;
+use crate::snapshot::compact::compact;
+use crate::snapshot::digest::Digest;
+use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
+use crate::snapshot::store::{Opened, StoreError};
+use crate::snapshot::tag::Tag;
+use crate::vmm::boot::BootSource;
+
+/// What happens to the layers that lie on a snapshot which is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// There must be none.
+    Refuse,
+    /// They are deleted first, with all that lies on them.
+    Cascade,
+    /// They are turned into images first, so that nothing is lost.
+    Flatten,
+}
+
+impl Daemon {
+    /// Boots a microVM and snapshots it under `tag`.
+    pub async fn create_snapshot(
+        &self,
+        tag: Tag,
+        source: BootSource,
+        (vcpus, mem_mib): (u8, u32),
+        boot_wait_ms: Option<u64>,
+    ) -> Result<Snapshot, OperationError> {
+        let Config { firecracker, run_dir, .. } = &self.config;
+        let unknown = Digest::of(b"");
+        let manifest = Manifest {
+            schema: SCHEMA.to_owned(),
+            tag: tag.to_string(),
+            created_at_unix: clock::unix_seconds(),
+            branched_from: None,
+            mode: BranchMode::Full,
+            data_path: DataPath::Naive,
+            durable: true,
+            mem_mib,
+            vcpus,
+            rootfs: source.rootfs().map(|path| path.display().to_string()),
+            firecracker: firecracker.version.clone(),
+            // The files tell these, when they are there.
+            identity: unknown,
+            vmstate: unknown,
+            memory: Memory::Image { digest: unknown },
+        };
+        snapshot_after_boot(
+            &self.store,
+            firecracker,
+            run_dir,
+            &source,
+            boot_wait_ms,
+            (tag.clone(), manifest),
+        )
+        .await?;
+        Ok(describe(&self.store.snapshot(&tag)?))
+    }
+
+    /// Every whole snapshot, newest first.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>, OperationError> {
+        Ok(self.store.snapshots()?.iter().map(describe).collect())
+    }
+
+    /// All there is to know about one snapshot, whole, damaged or in the making.
+    pub fn snapshot(&self, tag: &Tag) -> Result<SnapshotDetail, OperationError> {
+        let opened = match self.store.snapshot(tag) {
+            Ok(opened) => opened,
+            Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => {
+                let writing = not_bootable(tag, "it is being written".into());
+                return Ok(SnapshotDetail { status: SnapshotStatus::Writing, ..writing });
+            }
+            Err(StoreError::NotFound(name)) => {
+                let reason = self.failures.reason(tag).ok_or(StoreError::NotFound(name))?;
+                return Ok(not_bootable(tag, reason));
+            }
+            Err(StoreError::Damaged { reason, .. }) => return Ok(not_bootable(tag, reason)),
+            Err(error) => return Err(error.into()),
+        };
+        let chain = self.store.chain(tag);
+        let dependents = self.store.dependents(tag)?;
+        Ok(SnapshotDetail {
+            tag: tag.to_string(),
+            status: SnapshotStatus::Ready,
+            bootable: chain.is_ok(),
+            not_bootable_because: chain.as_ref().err().map(ToString::to_string),
+            logical_bytes: opened.manifest.memory_bytes(),
+            physical_bytes: opened.physical_bytes().unwrap_or(0),
+            parent: opened.manifest.parent().map(|parent| parent.tag.clone()),
+            depth: chain.map_or(0, |chain| chain.len() as u32 - 1),
+            dependents: dependents.iter().map(Tag::to_string).collect(),
+        })
+    }
+
+    /// Deletes a snapshot; sandboxes forked from it go on. Blocks for as long as the disk takes.
+    pub fn delete_snapshot(&self, tag: &Tag, dependents: Dependents) -> Result<(), OperationError> {
+        match dependents {
+            Dependents::Refuse => {}
+            Dependents::Cascade => {
+                for dependent in self.store.dependents(tag)? {
+                    self.delete_snapshot(&dependent, Dependents::Cascade)?;
+                }
+            }
+            Dependents::Flatten => {
+                for dependent in self.store.dependents(tag)? {
+                    self.compact(&dependent)?;
+                }
+            }
+        }
+        let identity = self.store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
+        self.store.delete_snapshot(tag)?;
+        if let Some(identity) = identity {
+            self.images.delete_image(identity);
+        }
+        Ok(())
+    }
+
+    /// Turns a layer into an image of its own, which lies on nothing; layers on it stay what they are. Does
+    /// nothing to an image. Blocks for as long as the disk takes.
+    pub fn compact(&self, tag: &Tag) -> Result<(), OperationError> {
+        Ok(compact(&self.store, &self.images, tag)?)
+    }
+}
+
+fn describe(snapshot: &Opened) -> Snapshot {
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } =
+        snapshot.manifest.clone();
+    Snapshot {
+        tag,
+        dir: snapshot.dir.display().to_string(),
+        created_at_unix,
+        branched_from,
+        mem_mib,
+        vcpus,
+        // 0 where it was deleted a moment ago.
+        physical_bytes: snapshot.physical_bytes().unwrap_or(0),
+        durable,
+        rootfs,
+    }
+}
+
+fn not_bootable(tag: &Tag, reason: String) -> SnapshotDetail {
+    SnapshotDetail {
+        tag: tag.to_string(),
+        status: SnapshotStatus::Failed,
+        bootable: false,
+        not_bootable_because: Some(reason),
+        logical_bytes: 0,
+        physical_bytes: 0,
+        parent: None,
+        depth: 0,
+        dependents: Vec::new(),
+    }
+}
