@@ -20,6 +20,7 @@ use crate::vmm::VmmError;
 use crate::vmm::api::Api;
 use crate::vmm::boot::{BootSource, Readiness};
 use crate::vmm::console::Console;
+use crate::vmm::control::Control;
 use crate::vmm::firecracker::Firecracker;
 use crate::vmm::process::Process;
 
@@ -151,6 +152,11 @@ impl Sandbox {
         self.process.identity().pid
     }
 
+    /// A connection to its Firecracker for the thread that holds the guest paused; not open yet.
+    pub fn control(&self) -> Control {
+        Control::new(self.process.api_socket())
+    }
+
     /// What it is doing, as far as the daemon knows.
     pub fn state(&self) -> SandboxState {
         if !self.process.is_alive() {
@@ -187,9 +193,9 @@ impl Sandbox {
         self.branching.store(branching, Ordering::Relaxed);
     }
 
-    /// Notes that the guest stands still and could not be resumed.
-    pub(crate) fn set_stuck_paused(&self) {
-        self.stuck_paused.store(true, Ordering::Relaxed);
+    /// Notes whether the guest stands still and could not be resumed.
+    pub(crate) fn set_stuck_paused(&self, stuck: bool) {
+        self.stuck_paused.store(stuck, Ordering::Relaxed);
     }
 
     /// Counts a BRANCH that succeeded.

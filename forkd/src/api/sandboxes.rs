@@ -44,7 +44,7 @@ pub enum SandboxState {
     Running,
     /// A BRANCH has stopped the guest and is about to let it go on.
     Branching,
-    /// A BRANCH stopped the guest, and every attempt to resume it failed: it needs an operator.
+    /// A BRANCH stopped the guest, and it could not be resumed; the daemon goes on trying while Firecracker lives.
     StuckPaused,
     /// Its Firecracker is gone.
     Dead,

@@ -1,7 +1,7 @@
 //! BRANCHes, and what became of those whose clients did not wait.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -46,7 +46,7 @@ impl Failures {
 impl Daemon {
     /// Takes a BRANCH of a sandbox; see [`branch::branch`] for what holds afterwards.
     pub async fn branch(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         tag: Option<Tag>,
         (mode, data_path, durable): (BranchMode, Option<DataPath>, bool),
@@ -59,16 +59,20 @@ impl Daemon {
             None => format!("branch-{}", unique::hex(6)).parse().expect("a generated tag is valid"),
         };
         let plan = Plan { tag, mode, data_path: data_path.unwrap_or(self.config.data_path), durable };
-        let place = Place {
-            store: &self.store,
-            images: &self.images,
-            staging_memory: &self.staging_memory,
-            firecracker: &self.config.firecracker.version,
-        };
         let _under_way = self.under_way.read().await;
         self.failures.forget(&plan.tag);
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
-        let outcome = branch::branch(place, sandbox, plan, resumed).await;
+        let daemon = Arc::clone(self);
+        let branch = move || {
+            let place = Place {
+                store: &daemon.store,
+                images: &daemon.images,
+                staging_memory: &daemon.staging_memory,
+                firecracker: &daemon.config.firecracker.version,
+            };
+            branch::branch(place, &sandbox, &plan, resumed)
+        };
+        let outcome = branch::blocking(branch).await;
         if let (Err(error), true) = (&outcome, answers_early) {
             tracing::error!(%tag, %error, "a BRANCH failed that its client may have been told of as being written");
             self.failures.note(tag, error.to_string());

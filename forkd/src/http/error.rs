@@ -76,7 +76,10 @@ fn status_of(error: &OperationError) -> StatusCode {
             store_status(error)
         }
         OperationError::Branch(
-            BranchError::Busy(_) | BranchError::Dead { .. } | BranchError::NotRunning { .. },
+            BranchError::Busy(_)
+            | BranchError::Dead { .. }
+            | BranchError::StuckPaused(_)
+            | BranchError::NotRunning { .. },
         ) => StatusCode::CONFLICT,
         OperationError::Branch(error) if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
         OperationError::Branch(_) | OperationError::Vmm(_) | OperationError::Console { .. } => {
