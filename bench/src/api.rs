@@ -52,14 +52,17 @@ impl Api {
 
     /// Forks one sandbox from `tag`.
     pub async fn fork(&self, tag: &str) -> Result<Sandbox, Error> {
-        let doing = || call(format!("fork a sandbox from {tag}"));
-        let body = CreateSandboxes { snapshot_tag: tag.to_owned(), n: 1 };
-        let answer = self.client.json(Method::POST, "/v1/sandboxes", Some(&body), SHORT).await;
-        let mut sandboxes: Vec<Sandbox> = answer.map_err(doing())?;
-        sandboxes.pop().ok_or_else(|| Error::Daemon {
+        self.fork_many(tag, 1).await?.pop().ok_or_else(|| Error::Daemon {
             what: format!("forked no sandbox from {tag}"),
             log: "(it reported none)".to_owned(),
         })
+    }
+
+    /// Forks `n` sandboxes from `tag`, with one call.
+    pub async fn fork_many(&self, tag: &str, n: u32) -> Result<Vec<Sandbox>, Error> {
+        let body = CreateSandboxes { snapshot_tag: tag.to_owned(), n };
+        let answer = self.client.json(Method::POST, "/v1/sandboxes", Some(&body), LONG).await;
+        answer.map_err(call(format!("fork {n} sandboxes from {tag}")))
     }
 
     /// Writes `write` to the console of sandbox `id`, and reads to the end of `until`.

@@ -180,7 +180,7 @@ impl Drop for Frozen<'_> {
 fn frozen_disk() -> Outcome {
     const BRANCHES: usize = 12;
     let dir = tempfile::tempdir()?;
-    let ext4 = LoopExt4::mount(dir.path(), 400, "")?;
+    let ext4 = LoopExt4::mount(dir.path(), 1024, "")?;
     let point = ext4.path();
     let host = Host::start_at(tempfile::tempdir()?, point.join("snapshots"))?;
     host.boot("base")?;
