@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod branch;
+pub mod client;
 pub mod clock;
 pub mod daemon;
 pub mod http;

@@ -64,6 +64,18 @@ pub struct ConsoleRequest {
     pub timeout_ms: Option<u64>,
 }
 
+/// `GET /v1/sandboxes/:id/console?from=N&wait_ms=N`: what the guest's console said from an offset on. Reading this
+/// way takes nothing from other readers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleOutput {
+    /// Output from the offset on that is still kept; empty where nothing came in time, or no offset was given.
+    pub output: String,
+    /// The offset to read on from.
+    pub next: u64,
+    /// Bytes behind the offset that were dropped because nobody read them in time.
+    pub dropped_bytes: u64,
+}
+
 /// What the guest's console said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleAnswer {

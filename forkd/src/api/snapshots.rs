@@ -55,6 +55,13 @@ pub struct Snapshot {
     /// Root file system image that it was booted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
+    /// The snapshot that it is a layer on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Why no child can be forked from it, in one line. Of a damaged snapshot, which is listed only where that is
+    /// asked for (`GET /v1/snapshots?damaged=true`), what cannot be read is 0 or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_bootable_because: Option<String>,
 }
 
 /// How far a snapshot has come.

@@ -15,7 +15,6 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::branches::Failures;
 pub use self::error::{OperationError, StartError};
-pub use self::snapshots::Dependents;
 use crate::api::DataPath;
 use crate::branch::staging_memory::StagingMemory;
 use crate::sandbox::Sandbox;

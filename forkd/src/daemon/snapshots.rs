@@ -5,22 +5,13 @@ use crate::api::{BranchMode, DataPath, Snapshot, SnapshotDetail, SnapshotStatus}
 use crate::branch::boot::snapshot_after_boot;
 use crate::clock;
 use crate::snapshot::compact::compact;
+use crate::snapshot::delete::{Dependents, delete};
 use crate::snapshot::digest::Digest;
+use crate::snapshot::list::{describe, list};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
-use crate::snapshot::store::{Opened, StoreError};
+use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
-
-/// What happens to the layers that lie on a snapshot which is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dependents {
-    /// There must be none.
-    Refuse,
-    /// They are deleted first, with all that lies on them.
-    Cascade,
-    /// They are turned into images first, so that nothing is lost.
-    Flatten,
-}
 
 impl Daemon {
     /// Boots a microVM and snapshots it under `tag`.
@@ -62,9 +53,9 @@ impl Daemon {
         Ok(describe(&self.store.snapshot(&tag)?))
     }
 
-    /// Every whole snapshot, newest first.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>, OperationError> {
-        Ok(self.store.snapshots()?.iter().map(describe).collect())
+    /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
+    pub fn snapshots(&self, damaged: bool) -> Result<Vec<Snapshot>, OperationError> {
+        Ok(list(&self.store, damaged)?)
     }
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
@@ -99,48 +90,13 @@ impl Daemon {
 
     /// Deletes a snapshot; sandboxes forked from it go on. Blocks for as long as the disk takes.
     pub fn delete_snapshot(&self, tag: &Tag, dependents: Dependents) -> Result<(), OperationError> {
-        match dependents {
-            Dependents::Refuse => {}
-            Dependents::Cascade => {
-                for dependent in self.store.dependents(tag)? {
-                    self.delete_snapshot(&dependent, Dependents::Cascade)?;
-                }
-            }
-            Dependents::Flatten => {
-                for dependent in self.store.dependents(tag)? {
-                    self.compact(&dependent)?;
-                }
-            }
-        }
-        let identity = self.store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
-        self.store.delete_snapshot(tag)?;
-        if let Some(identity) = identity {
-            self.images.delete_image(identity);
-        }
-        Ok(())
+        Ok(delete(&self.store, &self.images, tag, dependents)?)
     }
 
     /// Turns a layer into an image of its own, which lies on nothing; layers on it stay what they are. Does
     /// nothing to an image. Blocks for as long as the disk takes.
     pub fn compact(&self, tag: &Tag) -> Result<(), OperationError> {
         Ok(compact(&self.store, &self.images, tag)?)
-    }
-}
-
-fn describe(snapshot: &Opened) -> Snapshot {
-    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } =
-        snapshot.manifest.clone();
-    Snapshot {
-        tag,
-        dir: snapshot.dir.display().to_string(),
-        created_at_unix,
-        branched_from,
-        mem_mib,
-        vcpus,
-        // 0 where it was deleted a moment ago.
-        physical_bytes: snapshot.physical_bytes().unwrap_or(0),
-        durable,
-        rootfs,
     }
 }
 

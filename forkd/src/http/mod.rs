@@ -35,7 +35,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/snapshots/{tag}/compact", post(snapshots::compact))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
         .route("/v1/sandboxes/{id}", get(sandboxes::show).delete(sandboxes::delete))
-        .route("/v1/sandboxes/{id}/console", post(sandboxes::console))
+        .route("/v1/sandboxes/{id}/console", get(sandboxes::console_output).post(sandboxes::console))
         .route("/v1/sandboxes/{id}/branch", post(sandboxes::branch))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path: the API begins with /v1") })
         .method_not_allowed_fallback(|| async {

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::snapshots::within;
 use super::{ApiJson, joined, to_its_end};
 use crate::api::{
-    Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox,
+    Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox,
 };
 use crate::daemon::{Daemon, OperationError};
 use crate::snapshot::tag::Tag;
@@ -70,6 +71,33 @@ pub(super) async fn console(
         output: String::from_utf8_lossy(&exchange.output).into_owned(),
         matched: exchange.matched,
         dropped_bytes: exchange.dropped_bytes,
+    }))
+}
+
+/// What of a console's output to read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputQuery {
+    /// The offset to read from; the end of the output when absent.
+    from: Option<u64>,
+    /// How long to wait for the first byte.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+pub(super) async fn console_output(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<OutputQuery>, QueryRejection>,
+) -> Result<Json<ConsoleOutput>, ApiError> {
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let wait = Duration::from_millis(within("wait_ms", query.wait_ms, 0..=MAX_CONSOLE_WAIT_MS)?);
+    let sandbox = daemon.sandbox(&id?)?;
+    let heard = sandbox.console.listen(query.from, wait).await;
+    Ok(Json(ConsoleOutput {
+        output: String::from_utf8_lossy(&heard.output).into_owned(),
+        next: heard.next,
+        dropped_bytes: heard.dropped_bytes,
     }))
 }
 

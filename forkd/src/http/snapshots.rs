@@ -11,15 +11,29 @@ use serde::Deserialize;
 use super::error::ApiError;
 use super::{ApiJson, blocking_to_its_end, to_its_end};
 use crate::api::{CreateSnapshot, Snapshot, SnapshotDetail};
-use crate::daemon::{Daemon, Dependents};
+use crate::daemon::Daemon;
+use crate::snapshot::delete::Dependents;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
 
 /// Memory of a microVM whose request names none.
 const DEFAULT_MEM_MIB: u32 = 128;
 
-pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Snapshot>>, ApiError> {
-    Ok(Json(blocking_to_its_end(move || daemon.snapshots()).await??))
+/// Which snapshots `GET /v1/snapshots` is to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// Those too that are not whole.
+    #[serde(default)]
+    damaged: bool,
+}
+
+pub(super) async fn list(
+    State(daemon): State<Arc<Daemon>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Vec<Snapshot>>, ApiError> {
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    Ok(Json(blocking_to_its_end(move || daemon.snapshots(query.damaged)).await??))
 }
 
 pub(super) async fn create(

@@ -1,0 +1,40 @@
+//! A snapshot deleted, and what becomes of the layers on it.
+
+use super::compact::compact;
+use super::images::Images;
+use super::store::{Store, StoreError};
+use super::tag::Tag;
+
+/// What happens to the layers that lie on a snapshot which is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// There must be none.
+    Refuse,
+    /// They are deleted first, with all that lies on them.
+    Cascade,
+    /// They are turned into images first, so that nothing is lost.
+    Flatten,
+}
+
+/// Deletes a snapshot, whole or damaged, and the memory image made of it. Blocks for as long as the disk takes.
+pub fn delete(store: &Store, images: &Images, tag: &Tag, dependents: Dependents) -> Result<(), StoreError> {
+    match dependents {
+        Dependents::Refuse => {}
+        Dependents::Cascade => {
+            for dependent in store.dependents(tag)? {
+                delete(store, images, &dependent, Dependents::Cascade)?;
+            }
+        }
+        Dependents::Flatten => {
+            for dependent in store.dependents(tag)? {
+                compact(store, images, &dependent)?;
+            }
+        }
+    }
+    let identity = store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
+    store.delete_snapshot(tag)?;
+    if let Some(identity) = identity {
+        images.delete_image(identity);
+    }
+    Ok(())
+}
