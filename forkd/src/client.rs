@@ -95,6 +95,11 @@ impl Client {
         self.get("/v1/sandboxes").await
     }
 
+    /// One sandbox.
+    pub async fn sandbox(&self, id: &str) -> Result<Sandbox, CallError> {
+        self.get(&sandbox_path(id)).await
+    }
+
     /// Forks sandboxes from a snapshot: all of them, or none.
     pub async fn fork(&self, request: &CreateSandboxes) -> Result<Vec<Sandbox>, CallError> {
         self.http.json(Method::POST, "/v1/sandboxes", Some(request), self.long).await

@@ -8,5 +8,5 @@ pub mod plot;
 pub mod run;
 pub mod stats;
 pub mod sweep;
-mod text;
-mod units;
+pub mod text;
+pub mod units;
