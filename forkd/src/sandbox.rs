@@ -57,6 +57,7 @@ pub struct Sandbox {
     branches: AtomicU64,
     branching: AtomicBool,
     stuck_paused: AtomicBool,
+    killed: AtomicBool,
 }
 
 impl Sandbox {
@@ -125,6 +126,7 @@ impl Sandbox {
             branches: AtomicU64::new(0),
             branching: AtomicBool::new(false),
             stuck_paused: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -188,6 +190,21 @@ impl Sandbox {
         (!self.process.is_alive()).then(|| self.process.obituary())
     }
 
+    /// Completes when its Firecracker is gone.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.process.end()
+    }
+
+    /// BRANCHes taken of it that succeeded.
+    pub fn branches(&self) -> u64 {
+        self.branches.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was [`Self::kill`] that ended it, or will have.
+    pub fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
     /// Notes whether a BRANCH holds the guest.
     pub(crate) fn set_branching(&self, branching: bool) {
         self.branching.store(branching, Ordering::Relaxed);
@@ -205,6 +222,7 @@ impl Sandbox {
 
     /// Kills its Firecracker at once; what waits for it fails.
     pub async fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
         self.process.kill().await;
     }
 }

@@ -224,6 +224,13 @@ impl Store {
         Ok(whole)
     }
 
+    /// How many snapshots there are, damaged ones included: cheap enough to be asked all the time.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        let names = fs::read_dir(&self.root).map_err(at("list", &self.root))?.flatten();
+        let is_tag = |name: &str| name.parse::<Tag>().is_ok();
+        Ok(names.filter(|entry| entry.file_name().to_str().is_some_and(is_tag)).count() as u64)
+    }
+
     /// A snapshot and all that it lies on, itself first, the image last. Refuses a chain with a parent that is
     /// gone, damaged, or another one than the layer was made on.
     pub fn chain(&self, tag: &Tag) -> Result<Vec<Opened>, StoreError> {
