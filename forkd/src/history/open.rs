@@ -2,13 +2,14 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::database::{Database, SCHEMA, VERSION};
+use super::record::COLUMNS;
 use crate::clock;
 
 /// Why a database could not be opened.
@@ -42,12 +43,11 @@ impl OpenError {
     }
 }
 
-/// Whether this error says that the database's file is no database any more, or is gone.
+/// Whether this error says that the database's file is no database, or not one of this schema.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => {
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-                || failure.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED
                 // A statement that does not fit the tables: they are not those of the schema.
                 || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
         }
@@ -96,28 +96,33 @@ fn open_as_it_is(path: &Path, keep: u64) -> Result<Database, OpenError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(Duration::from_secs(1))?;
+    // Looked at before anything is changed: what is not ours is set aside as it is.
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_fresh = (version, tables) == (0, 0);
+    if !is_fresh && version != VERSION {
+        return Err(OpenError::Unusable(format!("its schema is {version}, and this daemon's is {VERSION}")));
+    }
+    if !is_fresh {
+        connection.prepare(&format!("SELECT {COLUMNS} FROM branches"))?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Synced at checkpoints only: a power cut may take the last rows, and never the database.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    match (version, tables) {
-        (0, 0) => {
-            let create = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;");
-            connection.execute_batch(&create)?;
-        }
-        (VERSION, _) => {}
-        (other, _) => {
-            return Err(OpenError::Unusable(format!(
-                "its schema is {other}, and this daemon's is {VERSION}"
-            )));
-        }
+    if is_fresh {
+        let create = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;");
+        connection.execute_batch(&create)?;
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(OpenError::Unusable(check));
     }
     Ok(Database::new(connection, keep)?)
+}
+
+/// Device and inode of the file that has the name now; `None` where there is none.
+pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

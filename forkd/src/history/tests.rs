@@ -161,7 +161,7 @@ async fn a_damaged_or_foreign_database_is_set_aside_with_all_its_bytes() {
         history.record(record("sb-1", "fresh", SnapshotStatus::Ready));
         assert_eq!(list(&history, BranchQuery::default()).await, ["fresh"], "{name}");
         let kept = set_aside(dir.path());
-        assert_eq!(fs::read(&kept[0]).unwrap(), bytes, "{name}: {kept:?}");
+        assert!(fs::read(&kept[0]).unwrap() == bytes, "{name}: {kept:?}");
         assert_eq!(lost.database.get(), 0, "{name}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::database::Database;
-use super::open::{is_damage, open, set_aside};
+use super::open::{file_at, is_damage, open, set_aside};
 use super::{HistoryError, Job, Lost};
 
 /// Between two attempts to open a database that cannot be opened.
@@ -20,7 +20,8 @@ pub(super) struct Writer {
 }
 
 enum State {
-    Open(Database),
+    /// The database, and the file that it is in.
+    Open(Database, Option<(u64, u64)>),
     Closed { reason: String, since: Instant },
 }
 
@@ -34,7 +35,7 @@ impl Writer {
 
     /// Settles what an earlier daemon left `writing`.
     pub fn repair(&mut self, is_there: impl Fn(&str, &str) -> bool) {
-        let State::Open(database) = &self.state else { return };
+        let State::Open(database, _) = &self.state else { return };
         match database.settle_unfinished(is_there) {
             Ok(0) => {}
             Ok(failed) => tracing::warn!(failed, "BRANCHes that an earlier daemon did not end are failed"),
@@ -51,7 +52,7 @@ impl Writer {
             Job::Read(read) => {
                 self.open_if_due();
                 read(match &self.state {
-                    State::Open(database) => Ok(database),
+                    State::Open(database, _) => Ok(database),
                     State::Closed { reason, .. } => Err(HistoryError::Unreadable(reason.clone())),
                 });
             }
@@ -62,11 +63,17 @@ impl Writer {
     /// Writes; on damage, once more into a fresh database.
     fn write(&mut self, mut write: impl FnMut(&mut Database) -> rusqlite::Result<()>) {
         self.open_if_due();
+        // SQLite would go on in a file that nobody finds again.
+        if let State::Open(_, file) = &self.state
+            && file_at(&self.path) != *file
+        {
+            self.begin_afresh("its file was deleted or replaced");
+        }
         for _attempt in 0..2 {
-            let State::Open(database) = &mut self.state else { break };
+            let State::Open(database, _) = &mut self.state else { break };
             match write(database) {
                 Ok(()) => return,
-                Err(error) if is_damage(&error) => self.begin_afresh(&error),
+                Err(error) if is_damage(&error) => self.begin_afresh(&error.to_string()),
                 Err(error) => {
                     self.note_failure(&error);
                     break;
@@ -76,10 +83,10 @@ impl Writer {
         self.lost.database.inc();
     }
 
-    fn begin_afresh(&mut self, error: &rusqlite::Error) {
+    fn begin_afresh(&mut self, reason: &str) {
         // Closed before the files are renamed: SQLite would go on with the names it knows.
-        self.state = State::Closed { reason: error.to_string(), since: Instant::now() };
-        match set_aside(&self.path, &error.to_string()) {
+        self.state = State::Closed { reason: reason.to_owned(), since: Instant::now() };
+        match set_aside(&self.path, reason) {
             Ok(()) => self.open(),
             Err(error) => self.note_failure(&error),
         }
@@ -96,7 +103,7 @@ impl Writer {
     fn open(&mut self) {
         match open(&self.path, self.keep) {
             Ok(database) => {
-                self.state = State::Open(database);
+                self.state = State::Open(database, file_at(&self.path));
             }
             Err(error) => {
                 self.state = State::Closed { reason: error.to_string(), since: Instant::now() };

@@ -136,7 +136,8 @@ mod tests {
                 silent.push(name.clone());
             }
             for (field, property) in schema["properties"].as_object().into_iter().flatten() {
-                if property["description"].as_str().is_none() {
+                let variants = property["oneOf"].as_array().into_iter().flatten();
+                if std::iter::once(property).chain(variants).all(|one| one["description"].is_null()) {
                     silent.push(format!("{name}.{field}"));
                 }
             }
