@@ -277,3 +277,109 @@ fn labels(mode: BranchMode, data_path: DataPath) -> (&'static str, &'static str)
 fn in_seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use probes_common::BranchPhase;
+    use testkit::exposition::{Exposition, parse};
+
+    use super::{Metrics, State};
+    use crate::api::{BranchMode, DataPath, PhaseSpan};
+    use crate::history::begun;
+
+    fn filled() -> (Metrics, State) {
+        let metrics = Metrics::new("1.12.1");
+        let mut branch = begun("id".to_owned(), ("sb-1", "a"), BranchMode::Diff, DataPath::Stage);
+        branch.pause_ns = 7_000_000;
+        branch.diff_physical_bytes = 16 << 20;
+        let span = |(index, phase)| PhaseSpan { phase, start_ns: 0, ns: 1_000_000 * index as u64 };
+        branch.phases = BranchPhase::ALL.into_iter().enumerate().map(span).collect();
+        metrics.branch_ready(&branch);
+        branch.fell_back_to_disk = true;
+        branch.pause_ns = 250_000_000;
+        metrics.branch_ready(&branch);
+        branch.pause_ns = 0;
+        branch.phases.clear();
+        metrics.branch_failed(&branch, "dead");
+        metrics.branch_refused("count");
+        metrics.pauses_grow();
+        metrics.materialisations().note(32 << 20, 50_000_000);
+        metrics.history_lost().database.inc();
+        let state = State {
+            snapshots: 3,
+            sandboxes_active: 2,
+            sandboxes_stuck_paused: 1,
+            staged_bytes: 40 << 20,
+            staging_limit_bytes: 1 << 30,
+            branches_waiting: 4,
+            branches_writing: 5,
+        };
+        (metrics, state)
+    }
+
+    fn exposed() -> Exposition {
+        let (metrics, state) = filled();
+        let text = metrics.render(state);
+        parse(&text).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"))
+    }
+
+    #[test]
+    fn every_figure_is_exposed_as_it_was_noted() {
+        let exposed = exposed();
+        let kind = [("data_path", "stage"), ("mode", "diff")];
+        let bucket = |le| [("data_path", "stage"), ("mode", "diff"), ("le", le)];
+        let phase = |phase| [("data_path", "stage"), ("mode", "diff"), ("phase", phase)];
+        for (name, labels, value) in [
+            ("forkd_branch_pause_seconds_count", &kind[..], 2.0),
+            ("forkd_branch_pause_seconds_sum", &kind, 0.257),
+            ("forkd_branch_pause_seconds_bucket", &bucket("0.005"), 0.0),
+            ("forkd_branch_pause_seconds_bucket", &bucket("0.0075"), 1.0),
+            ("forkd_branch_pause_seconds_bucket", &bucket("0.3"), 2.0),
+            ("forkd_branch_phase_seconds_sum", &phase("create"), 0.004),
+            ("forkd_branch_written_bytes_sum", &kind, f64::from(32 << 20)),
+            ("forkd_branch_fallbacks_to_disk_total", &[], 2.0),
+            ("forkd_branch_failures_total", &[("kind", "dead")], 1.0),
+            ("forkd_branch_refusals_total", &[("reason", "count")], 1.0),
+            ("forkd_branch_pauses_grow_total", &[], 1.0),
+            ("forkd_branches_under_way", &[("stage", "waiting")], 4.0),
+            ("forkd_branches_under_way", &[("stage", "writing")], 5.0),
+            ("forkd_materialisation_seconds_sum", &[], 0.05),
+            ("forkd_materialised_bytes_total", &[], f64::from(32 << 20)),
+            ("forkd_snapshots_total", &[], 3.0),
+            ("forkd_sandboxes_active", &[], 2.0),
+            ("forkd_sandboxes_stuck_paused", &[], 1.0),
+            ("forkd_staged_bytes", &[], f64::from(40 << 20)),
+            ("forkd_staging_limit_bytes", &[], f64::from(1 << 30)),
+            ("forkd_history_lost_records_total", &[("cause", "database")], 1.0),
+            ("forkd_build_info", &[("firecracker", "1.12.1"), ("version", env!("CARGO_PKG_VERSION"))], 1.0),
+        ] {
+            let found = exposed.value(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?}"));
+            assert!((found - value).abs() < 1e-9, "{name} {labels:?}: {found}");
+        }
+        // A phase that did not occur has no length.
+        assert_eq!(exposed.value("forkd_branch_phase_seconds_count", &phase("prepare")), None);
+    }
+
+    #[test]
+    fn the_dashboard_uses_what_is_exposed_and_shows_all_of_it() {
+        let dashboard = include_str!("../../contrib/grafana/forkd.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let used: BTreeSet<&str> =
+            dashboard.split(|c| !is_name(c)).filter(|word| word.starts_with("forkd_")).collect();
+        let exposed = exposed();
+        let names = exposed.names();
+        let missing: Vec<&&str> = used.iter().filter(|name| !names.contains(**name)).collect();
+        assert!(missing.is_empty(), "not exposed: {missing:?}");
+        let family = |name: &str| {
+            let suffix =
+                ["_bucket", "_count", "_sum"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+            suffix.unwrap_or(name).to_owned()
+        };
+        let shown: BTreeSet<String> = used.iter().map(|name| family(name)).collect();
+        let unseen: Vec<&&str> = names.iter().filter(|name| !shown.contains(&family(name))).collect();
+        assert!(unseen.is_empty(), "on no panel: {unseen:?}");
+    }
+}

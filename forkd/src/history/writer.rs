@@ -22,7 +22,10 @@ pub(super) struct Writer {
 enum State {
     /// The database, and the file that it is in.
     Open(Database, Option<(u64, u64)>),
-    Closed { reason: String, since: Instant },
+    Closed {
+        reason: String,
+        since: Instant,
+    },
 }
 
 impl Writer {
