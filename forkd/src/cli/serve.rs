@@ -50,19 +50,19 @@ pub struct Serve {
     #[arg(long, value_name = "MIB", default_value = "16384")]
     images_mib: u64,
     /// Directory of the history of BRANCHes
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/forkd")]
+    #[arg(long, value_name = "DIR", env = "FORKD_DATA_DIR", default_value = "/var/lib/forkd")]
     data_dir: PathBuf,
     /// BRANCHes that the history remembers; the oldest are forgotten first
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", env = "FORKD_HISTORY_KEEP", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
     history_keep: u64,
     /// BRANCHes that may be under way at once; eight per CPU when absent
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES", value_parser = clap::value_parser!(u64).range(1..))]
     max_branches: Option<u64>,
     /// BRANCHes that may be taken of one sandbox; as many as one likes when absent
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES_PER_SOURCE", value_parser = clap::value_parser!(u64).range(1..))]
     max_branches_per_source: Option<u64>,
     /// File that gets one line of JSON for each request that may change something; reopened on SIGHUP
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "FORKD_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
 }
 

@@ -44,11 +44,14 @@ pub enum HistoryError {
     Closed,
 }
 
+/// Given the database, or why there is none, and answers by a channel of its own.
+type Read = Box<dyn FnOnce(Result<&Database, HistoryError>) + Send>;
+
 /// What the thread is asked to do.
 enum Job {
     Record(Box<BranchRecord>),
     Attribute { id: String, attribution: Box<Value> },
-    Read(Box<dyn FnOnce(Result<&Database, HistoryError>) + Send>),
+    Read(Read),
     Close,
 }
 

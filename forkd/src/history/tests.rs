@@ -150,9 +150,8 @@ async fn a_damaged_or_foreign_database_is_set_aside_with_all_its_bytes() {
         bytes[4096..40_000].fill(0x5a);
         fs::write(path, bytes).unwrap();
     };
-    let cases: [(&str, &dyn Fn(&Path)); 4] =
-        [("foreign", &foreign), ("later", &later), ("noise", &noise), ("torn", &torn)];
-    for (name, damage) in cases {
+    let damages: [&dyn Fn(&Path); 4] = [&foreign, &later, &noise, &torn];
+    for (name, damage) in ["foreign", "later", "noise", "torn"].into_iter().zip(damages) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         damage(&path);
