@@ -1,5 +1,6 @@
 //! BRANCH: pause, snapshot, resume, register the snapshot under a tag.
 
+pub mod ahead;
 pub mod boot;
 pub mod destination;
 pub mod pause;
@@ -10,7 +11,7 @@ pub mod written;
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
@@ -215,8 +216,7 @@ fn take(
     work.merge(&staging, &written, destination)?;
     let published = work.publish(staging, written, &lower)?;
     if work.mode == BranchMode::Diff {
-        let extents = std::mem::take(&mut work.measured.extents);
-        *sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner) = extents;
+        sandbox.last_diff().learn(std::mem::take(&mut work.measured.extents));
     }
     *base = Some(published);
     sandbox.count_branch();

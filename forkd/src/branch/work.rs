@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
@@ -114,13 +114,13 @@ impl<'a> Work<'a> {
             return Written::on_disk(staging, self.mode);
         }
         let memory_bytes = self.sandbox.origin.memory_bytes();
-        let expected = match self.mode {
+        let guess = match self.mode {
             BranchMode::Full => Vec::new(),
-            BranchMode::Diff => self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            BranchMode::Diff => self.sandbox.last_diff().guess(memory_bytes),
         };
         let in_memory = self.place.staging_memory.reserve(staging_bytes_of(&self.sandbox.origin)).and_then(
             |reservation| {
-                Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
+                Written::in_memory(memory_bytes, &guess, reservation).map_err(|error| error.to_string())
             },
         );
         in_memory.unwrap_or_else(|reason| {
