@@ -14,7 +14,7 @@ use crate::snapshot::extents::{Extent, total_bytes};
 const MAX_PIECES: usize = 4096;
 /// A larger guest that moves on gets the pages of its last diff too, and not all of its memory: allocating that
 /// takes longer than it saves.
-const MAX_WHOLE_BYTES: u64 = 1 << 30;
+const MAX_WHOLE_BYTES: u64 = 512 << 20;
 
 /// What the diffs of one guest were like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
