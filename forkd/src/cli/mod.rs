@@ -6,6 +6,7 @@ pub mod completions;
 pub mod console;
 mod disk;
 pub mod exit;
+mod failures;
 mod find;
 pub mod fork;
 pub mod images;
