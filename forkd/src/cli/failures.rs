@@ -36,7 +36,12 @@ impl Failures {
 
 /// `said`, with the name in front where it does not hold it.
 fn named(name: &str, said: &str) -> String {
-    if said.contains(name) { said.to_owned() } else { format!("{name}: {said}") }
+    if names(said, name) { said.to_owned() } else { format!("{name}: {said}") }
+}
+
+/// Whether the error says itself what it is about.
+fn names(said: &str, name: &str) -> bool {
+    said.contains(&format!("'{name}'"))
 }
 
 fn summary(mut failed: Vec<(String, Error)>) -> anyhow::Result<()> {
@@ -44,7 +49,7 @@ fn summary(mut failed: Vec<(String, Error)>) -> anyhow::Result<()> {
         0 => Ok(()),
         1 => {
             let (name, error) = failed.remove(0);
-            Err(if line(&error).contains(&name) { error } else { error.context(name) })
+            Err(if names(&line(&error), &name) { error } else { error.context(name) })
         }
         n => {
             let exits: Vec<Exit> = failed.iter().map(|(_, error)| Exit::of(error)).collect();

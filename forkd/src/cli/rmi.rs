@@ -102,7 +102,7 @@ impl Rmi {
             Some(root) if holds(&root, tag) => root,
             Some(root) if root.is_dir() => {
                 let message = format!(
-                    "no snapshot has that tag, neither at {} nor in {}",
+                    "no snapshot has the tag '{tag}', neither at {} nor in {}",
                     context.endpoint(),
                     root.display()
                 );

@@ -176,7 +176,7 @@ fn rmi_unreachable() -> Outcome {
     assert!(listed.iter().all(|one| one.not_bootable_because.is_none()), "{listed:?}");
     without_daemon(root, &["rmi", "one", "--cascade"])?.done()?;
     assert_eq!(without_daemon(root, &["images", "-q"])?.done()?, "");
-    without_daemon(root, &["rmi", "one"])?.require(5, "one: no snapshot has that tag, neither at")?;
+    without_daemon(root, &["rmi", "one"])?.require(5, "no snapshot has the tag 'one', neither at")?;
     without_daemon(Path::new("/nonexistent/root"), &["rmi", "one"])?.require(4, "forkd serve")?;
     without_daemon(Path::new("/nonexistent/root"), &["images"])?.require(4, "forkd serve")?;
     assert!(!Path::new("/nonexistent/root").exists());
