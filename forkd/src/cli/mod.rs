@@ -9,6 +9,7 @@ pub mod exit;
 mod failures;
 mod find;
 pub mod fork;
+pub mod history;
 pub mod images;
 pub mod kill;
 pub mod ls;
@@ -44,6 +45,7 @@ pub enum ClientCommand {
     Kill(kill::Kill),
     Branch(branch::Branch),
     Console(console::Console),
+    History(history::History),
 }
 
 /// The daemon that a command speaks to, and where it prints.
@@ -80,6 +82,7 @@ impl ClientCommand {
                 Self::Kill(kill) => kill.run(&context).await,
                 Self::Branch(branch) => branch.run(&context).await,
                 Self::Console(console) => console.run(&context).await,
+                Self::History(history) => history.run(&context).await,
             }
         })
     }

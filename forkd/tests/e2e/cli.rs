@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forkd::api::{Branch, Sandbox, Snapshot, SnapshotDetail};
+use forkd::api::{Branch, BranchRecord, Sandbox, Snapshot, SnapshotDetail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cli::a_sandbox_is_forked_branched_compacted_and_ended", needs: NEEDS, run: sandboxes },
     Test { name: "cli::exit_codes_tell_failures_apart", needs: NEEDS, run: exit_codes },
     Test { name: "cli::completions_and_manual_pages_are_printed", needs: &[], run: pages },
+    Test { name: "cli::history_lists_branches_and_shows_one", needs: NEEDS, run: history },
     Test { name: "cli::console_joins_pipes", needs: NEEDS, run: console::pipes },
     Test {
         name: "cli::console_on_a_terminal_passes_keys_and_gives_the_terminal_back",
@@ -286,5 +287,22 @@ fn pages() -> Outcome {
     let dir = tempfile::tempdir()?;
     run(command(&["man", "--dir", &dir.path().display().to_string()]))?.done()?;
     assert!(dir.path().join("forkd-images.1").exists() && dir.path().join("forkd.1").exists());
+    Ok(())
+}
+
+fn history() -> Outcome {
+    let host = Host::start()?;
+    let source = lineage(&host)?;
+    let records: Vec<BranchRecord> =
+        forkd(&host, &["history", "--json", "--source", &source[..9]])?.json()?;
+    let tags: Vec<&str> = records.iter().map(|record| record.branch.tag.as_str()).collect();
+    assert_eq!(tags, ["two", "one"]);
+    let shown = forkd(&host, &["history", "--limit", "1"])?.done()?;
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert!(shown.contains(&records[0].branch.id) && shown.contains(" stage "), "{shown}");
+    let id = &records[1].branch.id;
+    let one = forkd(&host, &["history", &id[id.len() - 8..]])?.done()?;
+    assert!(one.starts_with("one: paused ") && one.contains("\n  create "), "{one}");
+    forkd(&host, &["history", "absent"])?.require(5, "'forkd history' lists")?;
     Ok(())
 }
