@@ -494,16 +494,17 @@ fn growth() -> TestOutcome {
     let mut following = Following::start(&host, None)?;
     // Each dirties three halves of what the one before it did: 2 MiB to 180 MiB.
     let mut pages = 512_u64;
-    let mut warned = None;
+    let (mut warned, mut pauses_ms) = (None, Vec::new());
     for k in 1..=12 {
         host.guest(&source, &format!("dirty 1024 {pages} {k}"))?;
         let branch = host.branch(&source, &diff(&format!("b{k}")))?;
         assert_eq!(branch.mode, BranchMode::Diff, "{:?}", branch.warnings);
         let grows = branch.warnings.iter().any(|warning| warning.contains("the pauses of this sandbox grow"));
+        pauses_ms.push(branch.pause_ms);
         warned = warned.or(grows.then_some(branch.id));
         pages = pages * 3 / 2;
     }
-    let warned = warned.ok_or("no BRANCH warned of it")?;
+    let warned = warned.ok_or_else(|| format!("no BRANCH warned of pauses of {pauses_ms:?} ms"))?;
     let record: BranchRecord = get(&host, &format!("/v1/branches/{warned}"))?;
     assert!(
         record.branch.warnings[0].contains("pauses of this sandbox grow"),
