@@ -12,6 +12,7 @@ use forkd::branch::staging_memory::StagingMemory;
 use forkd::daemon::{Config, Daemon};
 use forkd::http::router;
 use forkd::http::serve::Listeners;
+use forkd::snapshot::ahead::ImagesAhead;
 use forkd::vmm::firecracker::{Firecracker, check_kvm};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +48,10 @@ pub struct Serve {
     /// Disk space for memory images made of layers; the least recently used go first
     #[arg(long, value_name = "MIB", default_value = "16384")]
     images_mib: u64,
+    /// Whether layers get memory images before they are forked from: never, reflink (where the file system
+    /// shares blocks) or always (each BRANCH then writes all of guest memory once, later and slowly)
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    images_ahead: ImagesAhead,
 }
 
 impl Serve {
@@ -73,6 +78,7 @@ impl Serve {
             data_path: self.data_path,
             staging_bytes: self.staging_mib.map_or_else(StagingMemory::half_of_available, |mib| mib << 20),
             images_bytes: self.images_mib << 20,
+            images_ahead: self.images_ahead,
         })?);
         if let Some(parent) = self.socket.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;

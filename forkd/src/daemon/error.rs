@@ -13,6 +13,9 @@ pub enum StartError {
     /// The snapshot root could not be taken.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gave no thread.
+    #[error("cannot start the thread that makes memory images: {0}")]
+    Thread(io::Error),
     /// The run directory could not be taken.
     #[error("cannot use the run directory {}: {source}", path.display())]
     RunDir {

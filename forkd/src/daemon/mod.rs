@@ -18,6 +18,7 @@ pub use self::error::{OperationError, StartError};
 use crate::api::DataPath;
 use crate::branch::staging_memory::StagingMemory;
 use crate::sandbox::Sandbox;
+use crate::snapshot::ahead::{Ahead, ImagesAhead};
 use crate::snapshot::images::Images;
 use crate::snapshot::store::Store;
 use crate::vmm::firecracker::Firecracker;
@@ -38,14 +39,17 @@ pub struct Config {
     pub staging_bytes: u64,
     /// Disk space for memory images of layers, beside the snapshots themselves.
     pub images_bytes: u64,
+    /// Whether layers get their memory images before they are forked from.
+    pub images_ahead: ImagesAhead,
 }
 
 /// The daemon's state.
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    store: Store,
-    images: Images,
+    store: Arc<Store>,
+    images: Arc<Images>,
+    images_ahead: Ahead,
     staging_memory: StagingMemory,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     failures: Failures,
@@ -68,12 +72,15 @@ impl Daemon {
             0 => {}
             killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
         }
-        let images = Images::open(&store, config.images_bytes)?;
+        let images = Arc::new(Images::open(&store, config.images_bytes)?);
+        let store = Arc::new(store);
+        let images_ahead = Ahead::start(config.images_ahead, &store, &images).map_err(StartError::Thread)?;
         let staging_memory = StagingMemory::new(config.staging_bytes);
         Ok(Self {
             config,
             store,
             images,
+            images_ahead,
             staging_memory,
             sandboxes: Mutex::default(),
             failures: Failures::default(),

@@ -97,6 +97,8 @@ fn store_status(error: &StoreError) -> StatusCode {
         | StoreError::BeingReplaced(_)
         | StoreError::Pinned(_) => StatusCode::CONFLICT,
         error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
-        StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreError::InUse(_) | StoreError::NotWithdrawn { .. } | StoreError::Io { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

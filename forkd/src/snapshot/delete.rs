@@ -31,7 +31,7 @@ pub fn delete(store: &Store, images: &Images, tag: &Tag, dependents: Dependents)
             }
         }
     }
-    let identity = store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
+    let identity = store.link(tag).map(|link| link.identity).ok();
     store.delete_snapshot(tag)?;
     if let Some(identity) = identity {
         images.delete_image(identity);
