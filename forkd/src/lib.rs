@@ -7,6 +7,7 @@ pub mod clock;
 pub mod daemon;
 pub mod http;
 pub mod http_client;
+pub mod pack;
 pub mod sandbox;
 pub mod snapshot;
 pub mod unique;

@@ -5,6 +5,7 @@
 //! a span here can be laid over a recording of the same host.
 
 mod branches;
+mod packs;
 mod sandboxes;
 mod snapshots;
 
@@ -14,6 +15,8 @@ pub use self::branches::{Branch, BranchMode, BranchRequest, DataPath, PhaseSpan}
 pub use self::sandboxes::{
     ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState,
 };
+pub use self::packs::{Packed, Unpacked};
+pub use self::sandboxes::{ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState};
 pub use self::snapshots::{CreateSnapshot, Snapshot, SnapshotDetail, SnapshotStatus};
 
 /// Every error body.

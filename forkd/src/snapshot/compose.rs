@@ -46,7 +46,7 @@ pub(super) fn compose(
 }
 
 /// Opens the snapshot that `link` is of, and no other that has its tag by now.
-pub(super) fn open(store: &Store, link: &Link) -> Result<Opened, StoreError> {
+pub(crate) fn open(store: &Store, link: &Link) -> Result<Opened, StoreError> {
     let changed = |what: &str| StoreError::Damaged {
         tag: link.tag.to_string(),
         reason: format!("it was {what} while what lies on it was being made: try again"),
@@ -60,14 +60,14 @@ pub(super) fn open(store: &Store, link: &Link) -> Result<Opened, StoreError> {
 }
 
 /// Compares a snapshot's memory file with the digest in its manifest.
-pub(super) fn check_memory(store: &Store, snapshot: &Opened, pace: &dyn Pace) -> Result<(), StoreError> {
+pub(crate) fn check_memory(store: &Store, snapshot: &Opened, pace: &dyn Pace) -> Result<(), StoreError> {
     let Opened { manifest, memory, .. } = snapshot;
     let file = (memory, &*snapshot.memory_path());
     store.verifier().check(&manifest.tag, file, manifest.memory.digest(), pace)
 }
 
 /// Compares a snapshot's device and CPU state with the digest in its manifest.
-pub(super) fn check_vmstate(store: &Store, snapshot: &Opened, pace: &dyn Pace) -> Result<(), StoreError> {
+pub(crate) fn check_vmstate(store: &Store, snapshot: &Opened, pace: &dyn Pace) -> Result<(), StoreError> {
     let Opened { manifest, vmstate, .. } = snapshot;
     let file = (vmstate, &*snapshot.vmstate_path());
     store.verifier().check(&manifest.tag, file, manifest.vmstate, pace)

@@ -3,7 +3,7 @@
 pub mod ahead;
 pub mod chain;
 pub mod compact;
-mod compose;
+pub(crate) mod compose;
 pub mod copy;
 pub mod delete;
 pub mod digest;
@@ -19,7 +19,7 @@ pub mod staging;
 pub mod store;
 pub mod tag;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod verify;
 
 /// Guest memory, as it lies in the guest's physical address space without its holes.

@@ -306,10 +306,15 @@ impl Store {
 
     /// Opens `tag`, and keeps it from being deleted while a layer on it is made.
     pub fn pin(&self, tag: &Tag) -> Result<(Reservation, Opened), StoreError> {
-        self.names().pinned.push(tag.clone());
-        let pin = Reservation { tag: tag.clone(), names: Arc::clone(&self.names), pin: true };
+        let pin = self.hold(tag.clone());
         // Looked at after the pin: whoever deleted it was faster, and nobody can from here on.
         self.snapshot(tag).map(|opened| (pin, opened))
+    }
+
+    /// Keeps a snapshot of that name, whether or not there is one yet, from being deleted.
+    pub fn hold(&self, tag: Tag) -> Reservation {
+        self.names().pinned.push(tag.clone());
+        Reservation { tag, names: Arc::clone(&self.names), pin: true }
     }
 
     /// Deletes a snapshot that no layer lies on, whole or damaged. It is gone from the list first and from the
