@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod branch;
+pub mod byte_channel;
 pub mod client;
 pub mod clock;
 pub mod daemon;
@@ -10,5 +11,6 @@ pub mod http_client;
 pub mod pack;
 pub mod sandbox;
 pub mod snapshot;
+pub mod transfer;
 pub mod unique;
 pub mod vmm;

@@ -22,6 +22,8 @@ struct Command {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     Serve(cli::serve::Serve),
+    Pack(cli::pack::Pack),
+    Unpack(cli::unpack::Unpack),
     #[command(flatten)]
     Client(cli::ClientCommand),
     Completions(cli::completions::Completions),
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
             log_to_stderr();
             serve.run()
         }
+        Subcommands::Pack(pack) => pack.run(&command.options),
+        Subcommands::Unpack(unpack) => unpack.run(&command.options),
         Subcommands::Client(client) => client.run(&command.options),
         Subcommands::Completions(completions) => completions.run(Command::command()),
         Subcommands::Man(man) => man.run(Command::command()),

@@ -12,11 +12,10 @@ mod snapshots;
 use serde::{Deserialize, Serialize};
 
 pub use self::branches::{Branch, BranchMode, BranchRequest, DataPath, PhaseSpan};
+pub use self::packs::{Packed, Unpacked};
 pub use self::sandboxes::{
     ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState,
 };
-pub use self::packs::{Packed, Unpacked};
-pub use self::sandboxes::{ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState};
 pub use self::snapshots::{CreateSnapshot, Snapshot, SnapshotDetail, SnapshotStatus};
 
 /// Every error body.

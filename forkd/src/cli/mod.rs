@@ -14,12 +14,15 @@ pub mod ls;
 pub mod man;
 pub mod options;
 mod output;
+pub mod pack;
 mod phases;
+mod place;
 pub mod rmi;
 pub mod serve;
 pub mod snapshot;
 mod table;
 mod tree;
+pub mod unpack;
 
 use clap::Subcommand;
 use forkd::client::Client;

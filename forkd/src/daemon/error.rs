@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::branch::BranchError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::vmm::VmmError;
 
@@ -57,6 +58,9 @@ pub enum OperationError {
     /// The snapshots said no.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A pack could not be written or taken.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// Firecracker said no.
     #[error(transparent)]
     Vmm(#[from] VmmError),

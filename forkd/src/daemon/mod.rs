@@ -2,6 +2,7 @@
 
 mod branches;
 mod error;
+mod packs;
 mod sandboxes;
 mod snapshots;
 

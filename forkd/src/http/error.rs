@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::ErrorBody;
 use crate::branch::BranchError;
 use crate::daemon::OperationError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::InvalidTag;
 
@@ -72,9 +73,12 @@ fn status_of(error: &OperationError) -> StatusCode {
     match error {
         OperationError::NoSandbox(_) => StatusCode::NOT_FOUND,
         OperationError::RootfsGone { .. } => StatusCode::CONFLICT,
-        OperationError::Store(error) | OperationError::Branch(BranchError::Store(error)) => {
-            store_status(error)
-        }
+        OperationError::Store(error)
+        | OperationError::Branch(BranchError::Store(error))
+        | OperationError::Pack(PackError::Store(error)) => store_status(error),
+        OperationError::Pack(PackError::Refused { .. } | PackError::Read { .. }) => StatusCode::BAD_REQUEST,
+        OperationError::Pack(PackError::Conflict { .. } | PackError::NotDurable(_)) => StatusCode::CONFLICT,
+        OperationError::Pack(PackError::Write(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         OperationError::Branch(
             BranchError::Busy(_)
             | BranchError::Dead { .. }

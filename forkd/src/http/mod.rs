@@ -1,6 +1,7 @@
 //! The HTTP API: routes, and what every handler shares.
 
 mod error;
+mod packs;
 mod sandboxes;
 pub mod serve;
 mod snapshots;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRequest};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -33,6 +34,9 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/snapshots", get(snapshots::list).post(snapshots::create))
         .route("/v1/snapshots/{tag}", get(snapshots::show).delete(snapshots::delete))
         .route("/v1/snapshots/{tag}/compact", post(snapshots::compact))
+        .route("/v1/snapshots/{tag}/pack", get(packs::get))
+        // A pack is as large as the guests in it, and is never held whole.
+        .route("/v1/packs", put(packs::put).layer(DefaultBodyLimit::disable()))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
         .route("/v1/sandboxes/{id}", get(sandboxes::show).delete(sandboxes::delete))
         .route("/v1/sandboxes/{id}/console", get(sandboxes::console_output).post(sandboxes::console))

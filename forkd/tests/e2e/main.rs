@@ -6,12 +6,20 @@ mod faults;
 mod host;
 mod layers;
 mod memory;
+mod pack;
 mod preallocation;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests =
-        [memory::TESTS, bad_input::TESTS, faults::TESTS, preallocation::TESTS, layers::TESTS, cli::TESTS];
+    let tests = [
+        memory::TESTS,
+        bad_input::TESTS,
+        faults::TESTS,
+        preallocation::TESTS,
+        layers::TESTS,
+        pack::TESTS,
+        cli::TESTS,
+    ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }
