@@ -6,6 +6,7 @@ pub mod byte_channel;
 pub mod client;
 pub mod clock;
 pub mod daemon;
+pub mod doctor;
 pub mod http;
 pub mod http_client;
 pub mod pack;

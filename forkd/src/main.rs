@@ -24,6 +24,7 @@ enum Subcommands {
     Serve(cli::serve::Serve),
     Pack(cli::pack::Pack),
     Unpack(cli::unpack::Unpack),
+    Doctor(cli::doctor::Doctor),
     #[command(flatten)]
     Client(cli::ClientCommand),
     Completions(cli::completions::Completions),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         }
         Subcommands::Pack(pack) => pack.run(&command.options),
         Subcommands::Unpack(unpack) => unpack.run(&command.options),
+        Subcommands::Doctor(doctor) => doctor.run(&command.options),
         Subcommands::Client(client) => client.run(&command.options),
         Subcommands::Completions(completions) => completions.run(Command::command()),
         Subcommands::Man(man) => man.run(Command::command()),

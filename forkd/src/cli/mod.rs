@@ -5,6 +5,7 @@ pub mod compact;
 pub mod completions;
 pub mod console;
 mod disk;
+pub mod doctor;
 pub mod exit;
 mod find;
 pub mod fork;
