@@ -194,3 +194,130 @@ impl Store {
 fn is_unreadable(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+
+    use super::{Digest, Manifest, Parent, Store, StoreError, Tag};
+    use crate::snapshot::compose::compose;
+    use crate::snapshot::extents::Extent;
+    use crate::snapshot::manifest::Memory;
+    use crate::snapshot::pace::Pace;
+    use crate::snapshot::testing::manifest_of;
+
+    const LAYERS: u64 = 2000;
+
+    fn tag(number: u64) -> Tag {
+        format!("l{number}").parse().unwrap()
+    }
+
+    /// Publishes without syncing: thousands of syncs are not what is tested.
+    fn publish(
+        store: &Store,
+        number: u64,
+        memory: impl FnOnce(&crate::snapshot::staging::Staging) -> Memory,
+    ) {
+        let staging = store.stage(tag(number)).unwrap();
+        let memory = memory(&staging);
+        fs::write(staging.vmstate_path(), b"state").unwrap();
+        let manifest = manifest_of(tag(number).as_str(), Digest::of(b"state"), memory);
+        staging.publish(&Manifest { durable: false, ..manifest }).unwrap();
+    }
+
+    /// An image, and `layers` layers on it; each holds one page with its own number.
+    fn lineage(store: &Store, layers: u64) {
+        publish(store, 0, |staging| {
+            fs::write(staging.memory_path(), vec![0; 1 << 20]).unwrap();
+            Memory::Image { digest: Digest::of(&vec![0; 1 << 20]) }
+        });
+        for number in 1..=layers {
+            let identity = store.manifest(&tag(number - 1)).unwrap().identity;
+            publish(store, number, |staging| {
+                let page = [&number.to_le_bytes()[..], &[1; 4088]].concat();
+                fs::write(staging.layer_path(), &page).unwrap();
+                let parent = Parent { tag: tag(number - 1).to_string(), identity };
+                let extents = vec![Extent { start: number % 256 * 4096, bytes: 4096 }];
+                Memory::Layer { parent, extents, digest: Digest::of(&page) }
+            });
+        }
+    }
+
+    fn open_below(root: &Path) -> usize {
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|path| path.starts_with(root))).count()
+    }
+
+    /// Counts the files that are open below a root.
+    struct Watching<'a>(&'a Path, Cell<usize>);
+
+    impl Pace for Watching<'_> {
+        fn next_piece(&self) -> io::Result<()> {
+            self.1.set(self.1.get().max(open_below(self.0)));
+            Ok(())
+        }
+        fn is_urgent(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn thousands_of_layers_are_walked_and_composed_with_a_handful_of_files_open() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        lineage(&store, LAYERS);
+        let chain = store.chain(&tag(LAYERS)).unwrap();
+        assert_eq!(chain.len() as u64, LAYERS + 1);
+        let image = tempfile::tempfile().unwrap();
+        let watching = Watching(root.path(), Cell::new(0));
+        compose(&store, &chain, None, (&image, Path::new("image")), &watching).unwrap();
+        assert!((1..8).contains(&watching.1.get()), "{} files", watching.1.get());
+        for page in 0..256 {
+            let mut number = [0; 8];
+            image.read_exact_at(&mut number, page * 4096).unwrap();
+            let last = (1..=LAYERS).rev().find(|number| number % 256 == page).unwrap();
+            assert_eq!(u64::from_le_bytes(number), last, "page {page}");
+        }
+    }
+
+    #[test]
+    fn a_missing_cut_or_linked_file_below_is_damage_above() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        lineage(&store, 2);
+        let layer = root.path().join("l1/layer.bin");
+        let refused = |expected: &str| {
+            let error = store.chain(&tag(2)).unwrap_err();
+            assert!(
+                matches!(&error, StoreError::Damaged { .. }) && error.to_string().contains(expected),
+                "{error}"
+            );
+        };
+        fs::write(&layer, b"short").unwrap();
+        refused("layer.bin has 5 bytes instead of 4096");
+        fs::remove_file(&layer).unwrap();
+        refused("layer.bin: No such file");
+        std::os::unix::fs::symlink("/dev/zero", &layer).unwrap();
+        refused("layer.bin is no plain file");
+        assert!(store.snapshot(&tag(1)).is_err());
+        assert_eq!(store.dependents(&tag(1)).unwrap(), [tag(2)]);
+    }
+
+    #[test]
+    fn a_manifest_that_is_replaced_is_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        lineage(&store, 1);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert!(store.chain(&tag(1)).is_ok() && store.chain(&tag(1)).is_ok());
+        let path = root.path().join("l0/manifest.json");
+        let text = fs::read_to_string(&path).unwrap().replace("\"vcpus\": 1", "\"vcpus\": 2");
+        fs::write(&path, text).unwrap();
+        let error = store.chain(&tag(1)).unwrap_err().to_string();
+        assert!(error.contains("manifest.json: its checksum does not fit"), "{error}");
+    }
+}

@@ -253,4 +253,87 @@ mod tests {
             assert!(layer(wrong).check_extents().is_err(), "{wrong:?}");
         }
     }
+
+    /// Encodes `manifest` after `forge` has changed its fields, with the checksum that is right for them.
+    fn forged(manifest: &Manifest, forge: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let mut fields = serde_json::to_value(manifest).unwrap();
+        forge(&mut fields);
+        if let Ok(forged) = serde_json::from_value::<Manifest>(fields.clone()) {
+            fields["checksum"] = forged.checksum().unwrap().to_string().into();
+        } else {
+            fields["checksum"] = manifest.checksum().unwrap().to_string().into();
+        }
+        serde_json::to_vec(&fields).unwrap()
+    }
+
+    fn whole(extents: &[(u64, u64)]) -> Manifest {
+        let manifest = layer(extents);
+        Manifest { identity: Manifest::identity_of(manifest.vmstate, &manifest.memory), ..manifest }
+    }
+
+    #[test]
+    fn a_forged_manifest_is_refused_for_what_it_claims_though_its_checksum_is_right() {
+        let manifest = whole(&[(0, 4096)]);
+        assert_eq!(Manifest::decode(&forged(&manifest, |_| {})), Ok(manifest.clone()));
+        let other = "11".repeat(32);
+        let check = |forge: &dyn Fn(&mut serde_json::Value), expected: &str| {
+            let error = Manifest::decode(&forged(&manifest, forge)).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
+        };
+        check(&|m| m["schema"] = "forkd.snapshot/9".into(), "schema");
+        check(&|m| m["vmstate"] = other.clone().into(), "that of its parts");
+        check(&|m| m["memory"]["layer"]["digest"] = other.clone().into(), "that of its parts");
+        check(&|m| m["memory"]["layer"]["parent"]["identity"] = other.clone().into(), "that of its parts");
+        check(&|m| m["memory"]["layer"]["extents"][0]["start"] = 4096.into(), "that of its parts");
+        check(&|m| m["memory"]["layer"]["extents"][0]["bytes"] = (1_u64 << 40).into(), "does not fit");
+        check(&|m| m["memory"]["layer"]["extents"][0]["start"] = u64::MAX.into(), "does not fit");
+        check(&|m| m["memory"]["layer"]["parent"]["tag"] = "../../etc".into(), "refused");
+        check(&|m| m["tag"] = "a/b".into(), "refused");
+        check(&|m| m["mem_mib"] = 0.into(), "no microVM");
+        check(&|m| m["mem_mib"] = u32::MAX.into(), "no microVM");
+        check(&|m| m["vcpus"] = 255.into(), "no microVM");
+        check(&|m| m["extra"] = 1.into(), "unknown field");
+        check(&|m| m["memory"] = serde_json::json!({"layer": {}}), "missing field");
+    }
+
+    #[test]
+    fn a_compacted_layer_keeps_its_identity_and_no_other_image_can_claim_it() {
+        let layer = whole(&[(0, 4096)]);
+        let digest = layer.vmstate;
+        let memory = super::Memory::Compacted { digest, layer: layer.memory.description() };
+        let compacted = Manifest { memory, ..layer.clone() };
+        assert_eq!(Manifest::decode(&compacted.encode().unwrap()), Ok(compacted.clone()));
+        let image = Manifest { memory: super::Memory::Image { digest }, ..layer };
+        assert!(Manifest::decode(&image.encode().unwrap()).unwrap_err().contains("that of its parts"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_manifest_with_a_changed_byte_says_the_same_or_is_refused(at in 0_usize..2000, value: u8) {
+            let manifest = whole(&[(0, 4096), (8192, 4096)]);
+            let mut text = manifest.encode().unwrap();
+            let at = at % text.len();
+            text[at] = value;
+            if let Ok(read) = Manifest::decode(&text) {
+                proptest::prop_assert_eq!(read, manifest);
+            }
+        }
+
+        #[test]
+        fn extents_that_are_taken_are_in_order_apart_and_inside(
+            extents in proptest::collection::vec((0_u64..300, 0_u64..4), 0..6),
+            odd in 0_u64..2,
+        ) {
+            let extents: Vec<_> = extents.iter().map(|(page, pages)| (page * 4096 + odd, pages * 4096)).collect();
+            let taken = whole(&extents).check().is_ok();
+            let in_order = extents.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0);
+            let inside = extents.iter().all(|(start, bytes)| *bytes > 0 && start % 4096 == 0 && start + bytes <= 1 << 20);
+            proptest::prop_assert_eq!(taken, in_order && inside);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            proptest::prop_assert!(Manifest::decode(&text).is_err());
+        }
+    }
 }

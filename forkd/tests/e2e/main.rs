@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod doctor;
 mod faults;
 mod host;
 mod layers;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         preallocation::TESTS,
         layers::TESTS,
         pack::TESTS,
+        doctor::TESTS,
         cli::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
