@@ -171,6 +171,7 @@ fn a_running_daemon_is_left_as_it_was() -> Outcome {
     let socket = bench.work.join("d.sock");
     let mut daemon = Command::new(forkd()?);
     daemon.arg("serve").arg("--socket").arg(&socket).arg("--run-dir").arg(bench.work.join("run"));
+    daemon.arg("--data-dir").arg(bench.work.join("data"));
     daemon.arg("--snapshot-root").arg(bench.work.join("snapshots"));
     daemon.arg("--firecracker").arg(testkit::firecracker().ok_or("no firecracker")?);
     let mut daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;

@@ -9,8 +9,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::api::{
-    Branch, BranchRequest, ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, CreateSnapshot,
-    Sandbox, Snapshot, SnapshotDetail,
+    Branch, BranchQuery, BranchRecord, BranchRequest, ConsoleAnswer, ConsoleOutput, ConsoleRequest,
+    CreateSandboxes, CreateSnapshot, Sandbox, Snapshot, SnapshotDetail,
 };
 use crate::http_client::{CallError, Endpoint, HttpClient};
 use crate::snapshot::delete::Dependents;
@@ -116,6 +116,16 @@ impl Client {
         self.http.json(Method::POST, &path, Some(request), self.long).await
     }
 
+    /// BRANCHes that are under way, succeeded or failed, the newest first.
+    pub async fn branches(&self, query: &BranchQuery) -> Result<Vec<BranchRecord>, CallError> {
+        self.get(&branches_path(query)).await
+    }
+
+    /// One BRANCH, as the history has it.
+    pub async fn branch_record(&self, id: &str) -> Result<BranchRecord, CallError> {
+        self.get(&format!("/v1/branches/{}", in_path(id))).await
+    }
+
     /// Writes to a guest's console and reads what it answers.
     pub async fn console(&self, id: &str, request: &ConsoleRequest) -> Result<ConsoleAnswer, CallError> {
         // The daemon waits for the guest; the call waits for the daemon.
@@ -155,6 +165,15 @@ fn sandbox_path(id: &str) -> String {
     format!("/v1/sandboxes/{}", in_path(id))
 }
 
+fn branches_path(query: &BranchQuery) -> String {
+    let limit = query.limit.map(|limit| limit.to_string());
+    let asked =
+        [("source", &query.source), ("tag", &query.tag), ("limit", &limit), ("before", &query.before)];
+    let asked = asked.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    let pairs: Vec<String> = asked.map(|(name, value)| format!("{name}={}", in_path(value))).collect();
+    format!("/v1/branches?{}", pairs.join("&"))
+}
+
 fn console_path(id: &str) -> String {
     format!("{}/console", sandbox_path(id))
 }
@@ -165,7 +184,15 @@ fn in_path(name: &str) -> impl Display {
 
 #[cfg(test)]
 mod tests {
-    use super::{sandbox_path, snapshot_path};
+    use super::{branches_path, sandbox_path, snapshot_path};
+    use crate::api::BranchQuery;
+
+    #[test]
+    fn a_query_says_what_is_asked_for_and_nothing_else() {
+        let query = BranchQuery { limit: Some(7), tag: Some("a&b".into()), ..BranchQuery::default() };
+        assert_eq!(branches_path(&query), "/v1/branches?tag=a%26b&limit=7");
+        assert_eq!(branches_path(&BranchQuery::default()), "/v1/branches?");
+    }
 
     #[test]
     fn a_name_cannot_leave_its_place_in_the_path() {

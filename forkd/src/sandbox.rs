@@ -4,13 +4,14 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 
 use tokio::sync::Mutex;
 
 use crate::api::{Sandbox as Info, SandboxState};
+use crate::branch::ahead::LastDiff;
 use crate::clock;
 use crate::snapshot::digest::Digest;
-use crate::snapshot::extents::Extent;
 use crate::snapshot::images::Image;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::Opened;
@@ -50,13 +51,13 @@ pub struct Sandbox {
     /// What the next diff BRANCH builds on; `None` where only a full one is right. Locked over a whole
     /// BRANCH, so that there is one at a time.
     pub diff_base: Mutex<Option<DiffBase>>,
-    /// The parts of its memory that its last diff held; a guest often dirties the same ones again.
-    pub last_diff: std::sync::Mutex<Vec<Extent>>,
+    last_diff: std::sync::Mutex<LastDiff>,
     process: Process,
     created_at_unix: u64,
     branches: AtomicU64,
     branching: AtomicBool,
     stuck_paused: AtomicBool,
+    killed: AtomicBool,
 }
 
 impl Sandbox {
@@ -125,6 +126,7 @@ impl Sandbox {
             branches: AtomicU64::new(0),
             branching: AtomicBool::new(false),
             stuck_paused: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -150,6 +152,12 @@ impl Sandbox {
     /// Process id of its Firecracker.
     pub fn pid(&self) -> u32 {
         self.process.identity().pid
+    }
+
+    /// What its diffs were like; a guest often dirties the same pages again.
+    pub(crate) fn last_diff(&self) -> MutexGuard<'_, LastDiff> {
+        // A guess that was left half-learnt is a worse guess, and no more.
+        self.last_diff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection to its Firecracker for the thread that holds the guest paused; not open yet.
@@ -188,6 +196,21 @@ impl Sandbox {
         (!self.process.is_alive()).then(|| self.process.obituary())
     }
 
+    /// Completes when its Firecracker is gone.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.process.end()
+    }
+
+    /// BRANCHes taken of it that succeeded.
+    pub fn branches(&self) -> u64 {
+        self.branches.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was [`Self::kill`] that ended it, or will have.
+    pub fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
     /// Notes whether a BRANCH holds the guest.
     pub(crate) fn set_branching(&self, branching: bool) {
         self.branching.store(branching, Ordering::Relaxed);
@@ -205,6 +228,7 @@ impl Sandbox {
 
     /// Kills its Firecracker at once; what waits for it fails.
     pub async fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
         self.process.kill().await;
     }
 }

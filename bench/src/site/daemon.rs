@@ -31,6 +31,7 @@ impl Daemon {
         let errors = output.try_clone().map_err(Error::file("open", &log))?;
         let mut command = Command::new(&programs.forkd);
         command.arg("serve").arg("--socket").arg(&socket).arg("--snapshot-root").arg(snapshots);
+        command.arg("--data-dir").arg(folder.join("data"));
         command.arg("--run-dir").arg(&run_dir).arg("--firecracker").arg(&programs.firecracker);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A Ctrl-C at the terminal is for us: we end the daemon after the call that is under way.

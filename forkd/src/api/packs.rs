@@ -1,6 +1,7 @@
 //! Packs: a snapshot and all that it lies on, as one stream.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What `forkd pack` has written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Packed {
 }
 
 /// `PUT /v1/packs`: what became of the snapshots of a pack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unpacked {
     /// The tag that was packed, by the name that it has here.
     pub tag: String,

@@ -1,9 +1,10 @@
 //! Snapshots.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `POST /v1/snapshots`: boot a microVM, wait until it is ready, snapshot it, end it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSnapshot {
     /// Name of the new snapshot, `^[A-Za-z0-9_-]{1,64}$`.
@@ -33,7 +34,7 @@ pub struct CreateSnapshot {
 }
 
 /// A snapshot that sandboxes can be forked from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     /// Its name.
     pub tag: String,
@@ -65,7 +66,7 @@ pub struct Snapshot {
 }
 
 /// How far a snapshot has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotStatus {
     /// It is being written, and not listed yet.
@@ -77,7 +78,7 @@ pub enum SnapshotStatus {
 }
 
 /// `GET /v1/snapshots/:tag`: all there is to know about one snapshot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotDetail {
     /// Its name.
     pub tag: String,

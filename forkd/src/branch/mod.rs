@@ -1,5 +1,6 @@
 //! BRANCH: pause, snapshot, resume, register the snapshot under a tag.
 
+pub mod ahead;
 pub mod boot;
 pub mod destination;
 pub mod pause;
@@ -10,11 +11,10 @@ pub mod written;
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use self::destination::Destination;
@@ -26,15 +26,20 @@ use crate::clock::monotonic_ns;
 use crate::sandbox::Sandbox;
 use crate::snapshot::copy::Method;
 use crate::snapshot::images::Images;
-use crate::snapshot::manifest::Parent;
+use crate::snapshot::manifest::{Manifest, Parent};
 use crate::snapshot::store::{Reservation, Store, StoreError};
 use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
 use crate::vmm::control::Control;
 
+/// Room in staging memory for device and CPU state.
+const VMSTATE_BYTES: u64 = 1 << 20;
+
 /// What a BRANCH is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// Its id in the history.
+    pub id: String,
     /// Name of the new snapshot.
     pub tag: Tag,
     /// What Firecracker writes.
@@ -93,6 +98,24 @@ pub enum BranchError {
 }
 
 impl BranchError {
+    /// The kind of failure, as metrics count it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            _ if self.is_out_of_space() => "out_of_space",
+            Self::Busy(_) => "busy",
+            Self::Dead { .. } => "dead",
+            Self::StuckPaused(_) => "stuck_paused",
+            Self::NotRunning { .. } => "not_running",
+            Self::Store(StoreError::Taken(_)) => "tag_taken",
+            Self::Store(_) => "store",
+            Self::Image { .. } => "image",
+            Self::Pause(PauseError::StuckPaused(_)) => "stuck_paused",
+            Self::Pause(PauseError::Panicked) => "panicked",
+            Self::Pause(PauseError::NoThread(_)) => "no_thread",
+            Self::Pause(PauseError::Failed(_)) | Self::Vmm(_) => "firecracker",
+        }
+    }
+
     /// Whether the disk, or the user's share of it, is full.
     pub fn is_out_of_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -109,6 +132,16 @@ impl BranchError {
     }
 }
 
+/// A BRANCH that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why.
+    pub error: BranchError,
+    /// How far it came.
+    pub reached: Box<Branch>,
+}
+
 /// What a BRANCH needs of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -122,21 +155,40 @@ pub struct Place<'a> {
     pub firecracker: &'a str,
 }
 
+/// Staging memory that a BRANCH of such a guest reserves before the pause, in bytes.
+pub fn staging_bytes_of(guest: &Manifest) -> u64 {
+    guest.memory_bytes() + VMSTATE_BYTES
+}
+
 /// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
 /// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at
-/// all. `resumed` is sent the report as it stands right after the resume.
+/// all. `resumed` is called with the report as it stands right after the resume.
 ///
 /// Waits for disks, all the way through but in the pause: call it on a thread that may wait.
 pub fn branch(
     place: Place<'_>,
     sandbox: &Arc<Sandbox>,
     plan: &Plan,
-    resumed: Option<oneshot::Sender<Branch>>,
-) -> Result<Branch, BranchError> {
+    resumed: impl FnOnce(Branch),
+) -> Result<Branch, Failed> {
+    let mut work = Work::new(place, sandbox, plan);
+    match take(place, sandbox, plan, &mut work, resumed) {
+        Ok(()) => Ok(work.report(SnapshotStatus::Ready)),
+        Err(error) => Err(Failed { error, reached: Box::new(work.report(SnapshotStatus::Failed)) }),
+    }
+}
+
+/// The steps, in their order; what they find out is in `work`.
+fn take(
+    place: Place<'_>,
+    sandbox: &Sandbox,
+    plan: &Plan,
+    work: &mut Work<'_>,
+    resumed: impl FnOnce(Branch),
+) -> Result<(), BranchError> {
     let mut base = sandbox.diff_base.try_lock().map_err(|_| BranchError::Busy(sandbox.id.clone()))?;
     let mut control = sandbox.control();
     require_running(sandbox, &mut control)?;
-    let mut work = Work::new(place, sandbox, plan);
 
     let prepare_start_ns = monotonic_ns();
     let staging = place.store.stage(plan.tag.clone())?;
@@ -159,20 +211,16 @@ pub fn branch(
     };
     paused?;
     work.measured = written.measure().map_err(|source| BranchError::Image { what: "measure", source })?;
-    if let Some(resumed) = resumed {
-        // An error says that nobody waits for it.
-        let _ = resumed.send(work.report(SnapshotStatus::Writing));
-    }
+    resumed(work.report(SnapshotStatus::Writing));
     copied?;
     work.merge(&staging, &written, destination)?;
     let published = work.publish(staging, written, &lower)?;
     if work.mode == BranchMode::Diff {
-        let extents = std::mem::take(&mut work.measured.extents);
-        *sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner) = extents;
+        sandbox.last_diff().learn(std::mem::take(&mut work.measured.extents));
     }
     *base = Some(published);
     sandbox.count_branch();
-    Ok(work.report(SnapshotStatus::Ready))
+    Ok(())
 }
 
 /// What lies under the pages that Firecracker writes.

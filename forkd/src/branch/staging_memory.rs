@@ -59,6 +59,11 @@ impl StagingMemory {
         Ok(StagingReservation { budget: Arc::clone(&self.0), bytes, allocated_bytes: 0 })
     }
 
+    /// Bytes that there are, reserved or not.
+    pub fn limit_bytes(&self) -> u64 {
+        self.0.limit_bytes
+    }
+
     /// Bytes that are reserved now.
     pub fn reserved_bytes(&self) -> u64 {
         self.0.lock().reserved_bytes

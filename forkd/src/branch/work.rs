@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
@@ -11,7 +11,7 @@ use super::destination::Destination;
 use super::pause::{FIRST_STUCK_WAIT, PauseError, keep_resuming, with_guest_paused};
 use super::phases::PhaseLog;
 use super::written::{Measured, Written};
-use super::{BranchError, Copied, Lower, Place, Plan};
+use super::{BranchError, Copied, Lower, Place, Plan, staging_bytes_of};
 use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
 use crate::clock;
 use crate::sandbox::{DiffBase, Sandbox};
@@ -21,9 +21,6 @@ use crate::snapshot::manifest::{Manifest, Memory, Parent, SCHEMA};
 use crate::snapshot::staging::Staging;
 use crate::snapshot::store::{StoreError, at};
 use crate::vmm::control::{Control, Request};
-
-/// Room in staging memory for device and CPU state.
-const VMSTATE_BYTES: u64 = 1 << 20;
 
 /// One BRANCH under way.
 pub(super) struct Work<'a> {
@@ -117,14 +114,15 @@ impl<'a> Work<'a> {
             return Written::on_disk(staging, self.mode);
         }
         let memory_bytes = self.sandbox.origin.memory_bytes();
-        let expected = match self.mode {
+        let guess = match self.mode {
             BranchMode::Full => Vec::new(),
-            BranchMode::Diff => self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            BranchMode::Diff => self.sandbox.last_diff().guess(memory_bytes),
         };
-        let in_memory =
-            self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES).and_then(|reservation| {
-                Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
-            });
+        let in_memory = self.place.staging_memory.reserve(staging_bytes_of(&self.sandbox.origin)).and_then(
+            |reservation| {
+                Written::in_memory(memory_bytes, &guess, reservation).map_err(|error| error.to_string())
+            },
+        );
         in_memory.unwrap_or_else(|reason| {
             self.fell_back_to_disk = true;
             self.warn(&format!("written to disk instead of memory: {reason}"));
@@ -258,6 +256,7 @@ impl<'a> Work<'a> {
     pub fn report(&self, status: SnapshotStatus) -> Branch {
         let pause_ns = self.log.pause_ns();
         Branch {
+            id: self.plan.id.clone(),
             tag: self.plan.tag.to_string(),
             branched_from: self.sandbox.id.clone(),
             mode: self.mode,

@@ -48,7 +48,7 @@ impl Disk {
 
     /// Deletes `tag`, as a daemon would.
     pub fn delete(&self, tag: &Tag, dependents: Dependents) -> Result<(), StoreError> {
-        delete(&self.store, &self.images, tag, dependents)
+        delete(&self.store, &self.images, tag, dependents, &mut |_| ())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod console;
 mod disk;
 pub mod doctor;
 pub mod exit;
+mod failures;
 mod find;
 pub mod fork;
 pub mod images;

@@ -1,11 +1,11 @@
 //! Operations on snapshots.
 
 use super::{Config, Daemon, OperationError};
-use crate::api::{BranchMode, DataPath, Snapshot, SnapshotDetail, SnapshotStatus};
+use crate::api::{BranchMode, DataPath, Happening, Snapshot, SnapshotDetail, SnapshotStatus};
 use crate::branch::boot::snapshot_after_boot;
 use crate::clock;
 use crate::snapshot::compact::compact;
-use crate::snapshot::delete::{Dependents, delete};
+use crate::snapshot::delete::{Change, Dependents, delete};
 use crate::snapshot::digest::Digest;
 use crate::snapshot::list::{describe, list};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
@@ -50,6 +50,7 @@ impl Daemon {
             (tag.clone(), manifest),
         )
         .await?;
+        self.events.tell(Happening::SnapshotReady { tag: tag.to_string() });
         Ok(describe(&self.store.whole(&tag)?))
     }
 
@@ -90,13 +91,24 @@ impl Daemon {
 
     /// Deletes a snapshot; sandboxes forked from it go on. Blocks for as long as the disk takes.
     pub fn delete_snapshot(&self, tag: &Tag, dependents: Dependents) -> Result<(), OperationError> {
-        Ok(delete(&self.store, &self.images, tag, dependents)?)
+        let mut tell = |change: Change<'_>| {
+            self.events.tell(match change {
+                Change::Deleted(tag) => Happening::SnapshotDeleted { tag: tag.to_string() },
+                Change::Compacted(tag) => Happening::SnapshotCompacted { tag: tag.to_string() },
+            });
+        };
+        Ok(delete(&self.store, &self.images, tag, dependents, &mut tell)?)
     }
 
     /// Turns a layer into an image of its own, which lies on nothing; layers on it stay what they are. Does
     /// nothing to an image. Blocks for as long as the disk takes.
     pub fn compact(&self, tag: &Tag) -> Result<(), OperationError> {
-        Ok(compact(&self.store, &self.images, tag)?)
+        let was_layer = self.store.snapshot(tag)?.manifest.parent().is_some();
+        compact(&self.store, &self.images, tag)?;
+        if was_layer {
+            self.events.tell(Happening::SnapshotCompacted { tag: tag.to_string() });
+        }
+        Ok(())
     }
 }
 

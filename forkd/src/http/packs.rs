@@ -13,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::IntoParams;
 
 use super::blocking_to_its_end;
 use super::error::ApiError;
-use crate::api::Unpacked;
+use crate::api::{ErrorBody, Unpacked};
 use crate::byte_channel::{ChannelWriter, read_channel, written_stream};
 use crate::daemon::{Daemon, OperationError};
 use crate::snapshot::tag::Tag;
@@ -28,13 +29,25 @@ const CONTENT: &str = "application/vnd.forkd.pack";
 const MAX_DISCARDED_BYTES: u64 = 16 << 30;
 
 /// What `GET /v1/snapshots/:tag/pack` may be asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PackQuery {
+    /// Whether it is compressed with zstd; not when absent.
     #[serde(default)]
     zstd: bool,
 }
 
+/// A snapshot with all that it lies on, as one stream
+#[utoipa::path(
+    get, path = "/v1/snapshots/{tag}/pack", tag = "snapshots", params(PackQuery, ("tag" = String, Path, description = "The snapshot")),
+    responses(
+        (status = 200, description = "The pack", body = Vec<u8>, content_type = "application/vnd.forkd.pack"),
+        (status = 400, description = "The request is wrong", body = ErrorBody),
+        (status = 404, description = "There is no such snapshot", body = ErrorBody),
+        (status = 409, description = "It is damaged, or what it lies on is", body = ErrorBody),
+    )
+)]
 pub(super) async fn get(
     State(daemon): State<Arc<Daemon>>,
     tag: Result<Path<String>, PathRejection>,
@@ -82,12 +95,25 @@ fn write(
 }
 
 /// What `PUT /v1/packs` may be asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UnpackQuery {
+    /// Another name for the snapshot that was packed.
     tag: Option<String>,
 }
 
+/// Take a pack in: all of its snapshots, or none
+#[utoipa::path(
+    put, path = "/v1/packs", tag = "snapshots", params(UnpackQuery),
+    request_body(content = Vec<u8>, content_type = "application/vnd.forkd.pack"),
+    responses(
+        (status = 201, description = "Every snapshot of it is here, on disk", body = Unpacked),
+        (status = 400, description = "It is truncated, damaged or made up; says where", body = ErrorBody),
+        (status = 409, description = "A tag of it is another snapshot here", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    )
+)]
 pub(super) async fn put(
     State(daemon): State<Arc<Daemon>>,
     query: Result<Query<UnpackQuery>, QueryRejection>,

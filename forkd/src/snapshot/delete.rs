@@ -16,23 +16,41 @@ pub enum Dependents {
     Flatten,
 }
 
-/// Deletes a snapshot, whole or damaged, and the memory image made of it. Blocks for as long as the disk takes.
-pub fn delete(store: &Store, images: &Images, tag: &Tag, dependents: Dependents) -> Result<(), StoreError> {
+/// One snapshot that a deletion has changed; also one that did not come to its end may have changed some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// It is gone.
+    Deleted(&'a Tag),
+    /// It was a layer and is an image.
+    Compacted(&'a Tag),
+}
+
+/// Deletes a snapshot, whole or damaged, and the memory image made of it. Tells `changed` of each snapshot that
+/// was changed. Blocks for as long as the disk takes.
+pub fn delete(
+    store: &Store,
+    images: &Images,
+    tag: &Tag,
+    dependents: Dependents,
+    changed: &mut dyn FnMut(Change<'_>),
+) -> Result<(), StoreError> {
     match dependents {
         Dependents::Refuse => {}
         Dependents::Cascade => {
             for dependent in store.dependents(tag)? {
-                delete(store, images, &dependent, Dependents::Cascade)?;
+                delete(store, images, &dependent, Dependents::Cascade, changed)?;
             }
         }
         Dependents::Flatten => {
             for dependent in store.dependents(tag)? {
                 compact(store, images, &dependent)?;
+                changed(Change::Compacted(&dependent));
             }
         }
     }
     let identity = store.link(tag).map(|link| link.identity).ok();
     store.delete_snapshot(tag)?;
+    changed(Change::Deleted(tag));
     if let Some(identity) = identity {
         images.delete_image(identity);
     }

@@ -21,6 +21,8 @@ use super::priority;
 use super::probe::shares_blocks;
 use super::store::{Opened, Store, StoreError, at};
 use super::tag::Tag;
+use crate::clock::monotonic_ns;
+use crate::metrics::Materialisations;
 use crate::unique;
 
 /// Names the boot in which the images were written: after another one they may be incomplete.
@@ -32,6 +34,7 @@ pub struct Images {
     dir: PathBuf,
     budget_bytes: u64,
     share_blocks: bool,
+    materialisations: Materialisations,
     // By the identity of the snapshot: whoever comes second waits for the image that is being made.
     making: Mutex<HashMap<Digest, Arc<Making>>>,
     yielding: Arc<Yielding>,
@@ -131,8 +134,8 @@ impl Images {
         fs::write(dir.join(BOOT_FILE), boot_id).map_err(at("write", &dir))?;
         delete_unfinished(&dir).map_err(at("clean up", &dir))?;
         let share_blocks = shares_blocks(&dir).map_err(at("probe", &dir))?;
-        let (making, yielding) = (Mutex::default(), Arc::default());
-        Ok(Self { dir, budget_bytes, share_blocks, making, yielding })
+        let (materialisations, making) = (Materialisations::default(), Mutex::default());
+        Ok(Self { dir, budget_bytes, share_blocks, materialisations, making, yielding: Arc::default() })
     }
 
     /// Whether an image shares blocks with what it is made of.
@@ -148,6 +151,11 @@ impl Images {
     /// While it lives, no image is made that nobody waits for.
     pub fn hold_back(&self) -> HoldBack {
         HoldBack::new(&self.yielding)
+    }
+
+    /// The same, with each image that is made noted in `materialisations`.
+    pub fn noted_in(self, materialisations: Materialisations) -> Self {
+        Self { materialisations, ..self }
     }
 
     /// A snapshot and its memory image: its own, or the one made of its layers, made now if need be. Both come
@@ -237,6 +245,7 @@ impl Images {
     }
 
     fn make(&self, store: &Store, chain: &[Arc<Link>], pace: &dyn Pace) -> Result<Image, StoreError> {
+        let start_ns = monotonic_ns();
         let identity = chain[0].identity;
         let unfinished = Unfinished(self.dir.join(format!("{}.unfinished", unique::hex(8))));
         let mut options = OpenOptions::new();
@@ -256,6 +265,7 @@ impl Images {
         let id = FileId::of(&file.metadata().map_err(at("read", &path))?);
         let text = serde_json::to_vec(&id).map_err(|error| at("encode", &record)(error.into()))?;
         fs::write(&record, text).map_err(at("write", &record))?;
+        self.materialisations.note(u64::from(chain[0].mem_mib) << 20, monotonic_ns() - start_ns);
         Ok(Image { file })
     }
 

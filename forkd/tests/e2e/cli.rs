@@ -134,16 +134,19 @@ fn images() -> Outcome {
 fn rmi_daemon() -> Outcome {
     let host = Host::start()?;
     lineage(&host)?;
-    let refused = forkd(&host, &["rmi", "base"])?.require(6, "1 of 1 failed: base")?;
-    assert!(refused.err.contains("forkd: base: snapshot 'base' is the parent of one"), "{refused:?}");
-    let partly =
-        forkd(&host, &["rmi", "base", "two", "absent"])?.require(1, "2 of 3 failed: base, absent")?;
+    let refused = forkd(&host, &["rmi", "base"])?.require(6, "snapshot 'base' is the parent of one")?;
+    assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
+    let partly = forkd(&host, &["rmi", "base", "two", "absent"])?.require(1, "2 failed: base, absent")?;
+    assert_eq!(partly.err.lines().count(), 3, "{partly:?}");
     assert_eq!(partly.out, "two (daemon)\n");
     let json = forkd(&host, &["rmi", "--json", "--flatten", "absent", "base"])?;
     assert_eq!(json.code, Some(5), "{json:?}");
     let removals: Value = serde_json::from_str(&json.out)?;
     assert_eq!((&removals[1]["tag"], &removals[1]["by"]), (&"base".into(), &"daemon".into()));
-    assert!(removals[0]["error"].as_str().is_some_and(|error| error.contains("neither at")), "{removals}");
+    assert!(
+        removals[0]["error"].as_str().is_some_and(|error| error.contains("no snapshot has")),
+        "{removals}"
+    );
     assert_eq!(forkd(&host, &["images", "-q"])?.done()?, "one\n");
     Ok(())
 }
@@ -155,8 +158,8 @@ fn root_without_daemon() -> Result<Host> {
     host.end(&source)?;
     let pid = Pid::from_raw(host.daemon_pid() as i32).ok_or("no pid")?;
     kill_process(pid, Signal::KILL)?;
-    // Its lock goes with it, a moment later.
-    while fs::read_to_string(format!("/proc/{}/stat", host.daemon_pid()))?.contains(") R") {
+    // Its lock goes with its last thread.
+    while !fs::read_to_string(format!("/proc/{}/stat", host.daemon_pid()))?.contains(") Z ") {
         std::thread::yield_now();
     }
     Ok(host)
@@ -165,7 +168,7 @@ fn root_without_daemon() -> Result<Host> {
 fn rmi_unreachable() -> Outcome {
     let host = root_without_daemon()?;
     let root = host.root();
-    without_daemon(root, &["rmi", "base"])?.require(6, "1 of 1 failed: base")?;
+    without_daemon(root, &["rmi", "base"])?.require(6, "is the parent of one")?;
     assert!(root.join("base").exists());
     let removed = without_daemon(root, &["rmi", "base", "--flatten"])?.done()?;
     assert_eq!(removed, "base (disk (daemon unreachable))\n");
@@ -173,8 +176,8 @@ fn rmi_unreachable() -> Outcome {
     assert!(listed.iter().all(|one| one.not_bootable_because.is_none()), "{listed:?}");
     without_daemon(root, &["rmi", "one", "--cascade"])?.done()?;
     assert_eq!(without_daemon(root, &["images", "-q"])?.done()?, "");
-    without_daemon(root, &["rmi", "one"])?.require(5, "1 of 1 failed")?;
-    without_daemon(Path::new("/nonexistent/root"), &["rmi", "one"])?.require(4, "1 of 1 failed")?;
+    without_daemon(root, &["rmi", "one"])?.require(5, "one: no snapshot has that tag, neither at")?;
+    without_daemon(Path::new("/nonexistent/root"), &["rmi", "one"])?.require(4, "forkd serve")?;
     without_daemon(Path::new("/nonexistent/root"), &["images"])?.require(4, "forkd serve")?;
     assert!(!Path::new("/nonexistent/root").exists());
     Ok(())
@@ -195,8 +198,8 @@ fn rmi_disk() -> Outcome {
 fn root_in_use() -> Outcome {
     let host = Host::start()?;
     lineage(&host)?;
-    let refused = without_daemon(host.root(), &["rmi", "two"])?.require(6, "1 of 1 failed")?;
-    assert!(refused.err.contains("is in use by another forkd than the one asked"), "{refused:?}");
+    let words = "is in use by another forkd than the one asked";
+    without_daemon(host.root(), &["rmi", "two"])?.require(6, words)?;
     assert_eq!(host.snapshots()?.len(), 3);
     Ok(())
 }
@@ -216,8 +219,7 @@ fn links() -> Outcome {
         let _ = fs::remove_dir_all(root.join(own));
         let _ = fs::remove_file(root.join(own));
         symlink(outside.join("kept"), root.join(own))?;
-        let refused = without_daemon(&root, &["rmi", "tag"])?.require(6, "1 of 1 failed")?;
-        assert!(refused.err.contains("is a symbolic link"), "{refused:?}");
+        without_daemon(&root, &["rmi", "tag"])?.require(6, "is a symbolic link")?;
         fs::remove_file(root.join(own))?;
     }
     assert_eq!(fs::read(outside.join("kept"))?, b"kept");
@@ -246,7 +248,8 @@ fn sandboxes() -> Outcome {
     assert!(listed.iter().any(|sandbox| sandbox.id == forked[0] && sandbox.snapshot_tag == "four"));
     let shown = forkd(&host, &["ls"])?.done()?;
     assert!(shown.lines().any(|line| line.starts_with(&source) && line.contains(" running ")), "{shown}");
-    let ended = forkd(&host, &["kill", forked[0], "sb-none"])?.require(5, "1 of 2 failed: sb-none")?;
+    let ended =
+        forkd(&host, &["kill", forked[0], "sb-none"])?.require(5, "no sandbox has the id 'sb-none'")?;
     assert_eq!(ended.out.trim(), forked[0]);
     assert_eq!(forkd(&host, &["kill", "--all"])?.done()?.lines().count(), 2);
     assert_eq!(forkd(&host, &["ls", "-q"])?.done()?, "");

@@ -7,6 +7,7 @@ mod faults;
 mod host;
 mod layers;
 mod memory;
+mod observe;
 mod pack;
 mod preallocation;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         pack::TESTS,
         doctor::TESTS,
         cli::TESTS,
+        observe::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }
