@@ -11,6 +11,7 @@ pub mod decode;
 mod drain;
 mod error;
 pub mod gaps;
+pub mod host;
 pub mod interval;
 mod load;
 mod object;

@@ -6,6 +6,7 @@
 
 mod branches;
 mod events;
+mod packs;
 mod sandboxes;
 mod snapshots;
 
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 pub use self::branches::{Branch, BranchMode, BranchQuery, BranchRecord, BranchRequest, DataPath, PhaseSpan};
 pub use self::events::{Event, Happening};
+pub use self::packs::{Packed, Unpacked};
 pub use self::sandboxes::{
     ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState,
 };

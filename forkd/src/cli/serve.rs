@@ -14,6 +14,7 @@ use forkd::daemon::{Config, Daemon};
 use forkd::http::audit::audited;
 use forkd::http::router;
 use forkd::http::serve::Listeners;
+use forkd::snapshot::ahead::ImagesAhead;
 use forkd::vmm::firecracker::{Firecracker, check_kvm};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +50,10 @@ pub struct Serve {
     /// Disk space for memory images made of layers; the least recently used go first
     #[arg(long, value_name = "MIB", default_value = "16384")]
     images_mib: u64,
+    /// Whether layers get memory images before they are forked from: never, reflink (where the file system
+    /// shares blocks) or always (each BRANCH then writes all of guest memory once, later and slowly)
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    images_ahead: ImagesAhead,
     /// Directory of the history of BRANCHes
     #[arg(long, value_name = "DIR", env = "FORKD_DATA_DIR", default_value = "/var/lib/forkd")]
     data_dir: PathBuf,
@@ -90,6 +95,7 @@ impl Serve {
             data_path: self.data_path,
             staging_bytes: self.staging_mib.map_or_else(StagingMemory::half_of_available, |mib| mib << 20),
             images_bytes: self.images_mib << 20,
+            images_ahead: self.images_ahead,
             data_dir: self.data_dir,
             history_keep: self.history_keep,
             max_branches: self.max_branches.unwrap_or_else(eight_per_cpu),

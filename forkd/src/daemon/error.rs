@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::admission::Crowded;
 use crate::branch::BranchError;
 use crate::history::HistoryError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::vmm::VmmError;
 
@@ -15,6 +16,9 @@ pub enum StartError {
     /// The snapshot root could not be taken.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gave no thread.
+    #[error("cannot start the thread that makes memory images: {0}")]
+    Thread(io::Error),
     /// The data directory could not be taken.
     #[error("cannot use the data directory {}: {source}", path.display())]
     DataDir {
@@ -67,6 +71,9 @@ pub enum OperationError {
     /// The snapshots said no.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A pack could not be written or taken.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// Firecracker said no.
     #[error(transparent)]
     Vmm(#[from] VmmError),

@@ -2,6 +2,7 @@
 
 mod branches;
 mod error;
+mod packs;
 mod sandboxes;
 mod snapshots;
 mod watch;
@@ -23,6 +24,7 @@ use crate::events::{self, Events};
 use crate::history::{self, History};
 use crate::metrics::{Metrics, State};
 use crate::sandbox::Sandbox;
+use crate::snapshot::ahead::{Ahead, ImagesAhead};
 use crate::snapshot::images::Images;
 use crate::snapshot::store::Store;
 use crate::trend::Pauses;
@@ -44,6 +46,8 @@ pub struct Config {
     pub staging_bytes: u64,
     /// Disk space for memory images of layers, beside the snapshots themselves.
     pub images_bytes: u64,
+    /// Whether layers get their memory images before they are forked from.
+    pub images_ahead: ImagesAhead,
     /// Directory of the history of BRANCHes.
     pub data_dir: PathBuf,
     /// BRANCHes that the history remembers.
@@ -58,8 +62,9 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    store: Store,
-    images: Images,
+    store: Arc<Store>,
+    images: Arc<Images>,
+    images_ahead: Ahead,
     staging_memory: StagingMemory,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     failures: Failures,
@@ -92,12 +97,15 @@ impl Daemon {
         let metrics = Metrics::new(&config.firecracker.version);
         let history = open_history(&config, &store, &metrics)?;
         let images = Images::open(&store, config.images_bytes)?.noted_in(metrics.materialisations());
+        let (store, images) = (Arc::new(store), Arc::new(images));
+        let images_ahead = Ahead::start(config.images_ahead, &store, &images).map_err(StartError::Thread)?;
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let admission = Admission::new(config.max_branches, config.staging_bytes);
         Ok(Self {
             config,
             store,
             images,
+            images_ahead,
             staging_memory,
             sandboxes: Mutex::default(),
             failures: Failures::default(),

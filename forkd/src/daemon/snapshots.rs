@@ -51,7 +51,7 @@ impl Daemon {
         )
         .await?;
         self.events.tell(Happening::SnapshotReady { tag: tag.to_string() });
-        Ok(describe(&self.store.snapshot(&tag)?))
+        Ok(describe(&self.store.whole(&tag)?))
     }
 
     /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
@@ -61,8 +61,8 @@ impl Daemon {
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
     pub fn snapshot(&self, tag: &Tag) -> Result<SnapshotDetail, OperationError> {
-        let opened = match self.store.snapshot(tag) {
-            Ok(opened) => opened,
+        let whole = match self.store.whole(tag) {
+            Ok(whole) => whole,
             Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => {
                 let writing = not_bootable(tag, "it is being written".into());
                 return Ok(SnapshotDetail { status: SnapshotStatus::Writing, ..writing });
@@ -81,9 +81,9 @@ impl Daemon {
             status: SnapshotStatus::Ready,
             bootable: chain.is_ok(),
             not_bootable_because: chain.as_ref().err().map(ToString::to_string),
-            logical_bytes: opened.manifest.memory_bytes(),
-            physical_bytes: opened.physical_bytes().unwrap_or(0),
-            parent: opened.manifest.parent().map(|parent| parent.tag.clone()),
+            logical_bytes: whole.manifest.memory_bytes(),
+            physical_bytes: whole.physical_bytes().unwrap_or(0),
+            parent: whole.manifest.parent().map(|parent| parent.tag.clone()),
             depth: chain.map_or(0, |chain| chain.len() as u32 - 1),
             dependents: dependents.iter().map(Tag::to_string).collect(),
         })

@@ -10,6 +10,7 @@ use super::audit::AuditNote;
 use crate::api::ErrorBody;
 use crate::branch::BranchError;
 use crate::daemon::OperationError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::InvalidTag;
 
@@ -92,9 +93,12 @@ fn status_of(error: &OperationError) -> StatusCode {
         OperationError::NoSandbox(_) | OperationError::NoBranch(_) => StatusCode::NOT_FOUND,
         OperationError::RootfsGone { .. } | OperationError::BranchesUsedUp { .. } => StatusCode::CONFLICT,
         OperationError::Crowded(_) | OperationError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
-        OperationError::Store(error) | OperationError::Branch(BranchError::Store(error)) => {
-            store_status(error)
-        }
+        OperationError::Store(error)
+        | OperationError::Branch(BranchError::Store(error))
+        | OperationError::Pack(PackError::Store(error)) => store_status(error),
+        OperationError::Pack(PackError::Refused { .. } | PackError::Read { .. }) => StatusCode::BAD_REQUEST,
+        OperationError::Pack(PackError::Conflict { .. } | PackError::NotDurable(_)) => StatusCode::CONFLICT,
+        OperationError::Pack(PackError::Write(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         OperationError::Branch(
             BranchError::Busy(_)
             | BranchError::Dead { .. }
@@ -117,6 +121,8 @@ fn store_status(error: &StoreError) -> StatusCode {
         | StoreError::BeingReplaced(_)
         | StoreError::Pinned(_) => StatusCode::CONFLICT,
         error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
-        StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreError::InUse(_) | StoreError::NotWithdrawn { .. } | StoreError::Io { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

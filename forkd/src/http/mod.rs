@@ -6,6 +6,7 @@ mod error;
 mod events;
 mod metrics;
 pub mod openapi;
+mod packs;
 pub mod peer;
 mod sandboxes;
 pub mod serve;
@@ -57,6 +58,9 @@ fn routes() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))
         .routes(routes!(snapshots::compact))
+        .routes(routes!(packs::get))
+        // A pack is as large as the guests in it, and is never held whole: the limit is on bodies that are.
+        .routes(routes!(packs::put))
         .routes(routes!(sandboxes::list, sandboxes::create))
         .routes(routes!(sandboxes::show, sandboxes::delete))
         .routes(routes!(sandboxes::console_output, sandboxes::console))

@@ -1,16 +1,26 @@
 //! Snapshots on disk: one directory a tag, visible only when it is whole and durable.
 
+pub mod ahead;
+pub mod chain;
 pub mod compact;
+pub(crate) mod compose;
 pub mod copy;
 pub mod delete;
 pub mod digest;
 pub mod extents;
+pub mod file_id;
 pub mod images;
 pub mod list;
 pub mod manifest;
+pub mod pace;
+pub mod priority;
+pub mod probe;
 pub mod staging;
 pub mod store;
 pub mod tag;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod verify;
 
 /// Guest memory, as it lies in the guest's physical address space without its holes.
 pub const MEMORY_FILE: &str = "memory.bin";

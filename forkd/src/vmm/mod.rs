@@ -6,6 +6,7 @@ pub mod console;
 pub mod control;
 pub mod firecracker;
 pub mod process;
+pub mod support;
 
 use std::io;
 use std::path::PathBuf;

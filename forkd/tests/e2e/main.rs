@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod cli;
+mod doctor;
 mod faults;
 mod host;
 mod layers;
 mod memory;
 mod observe;
+mod pack;
 mod preallocation;
 
 use std::process::ExitCode;
@@ -18,6 +20,8 @@ fn main() -> ExitCode {
         faults::TESTS,
         preallocation::TESTS,
         layers::TESTS,
+        pack::TESTS,
+        doctor::TESTS,
         cli::TESTS,
         observe::TESTS,
     ];
