@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::digest::Digest;
-use super::images::{Images, check_vmstate, compose};
+use super::images::{Images, check_file, check_vmstate, clone_or_copy, compose};
 use super::manifest::{Manifest, Memory};
 use super::store::{Store, StoreError, at};
 use super::tag::Tag;
@@ -29,6 +29,12 @@ pub fn compact(store: &Store, images: &Images, tag: &Tag) -> Result<(), StoreErr
     compose(&chain, None, &memory, &memory_path)?;
     let mut vmstate = options.open(&vmstate_path).map_err(at("create", &vmstate_path))?;
     io::copy(&mut &layer.vmstate, &mut vmstate).map_err(at("copy", &vmstate_path))?;
+    if let (Some(drive), Some(described)) = (&layer.drive, &layer.manifest.drive) {
+        let path = staging.drive_path();
+        let copy = options.open(&path).map_err(at("create", &path))?;
+        clone_or_copy(drive, &copy, described.bytes).map_err(at("write", &path))?;
+        check_file(layer, &copy, &path, described.digest)?;
+    }
     let digest = Digest::of_file(&memory_path).map_err(at("read", &memory_path))?;
     // Its identity is what it was as a layer: the layers on it name that one.
     let manifest = Manifest { durable: true, memory: Memory::Image { digest }, ..layer.manifest.clone() };

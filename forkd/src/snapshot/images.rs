@@ -216,13 +216,14 @@ pub(super) fn compose(
     Ok(())
 }
 
-/// Makes `image` equal to `base`: sharing its blocks where the file system can, else as a copy.
-fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<()> {
+/// Makes the empty file `image` equal to `base`: sharing its blocks where the file system can, else as a copy, in
+/// which holes stay holes. Returns whether blocks are shared.
+pub(super) fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<bool> {
     if ioctl_ficlone(image, base).is_ok() {
-        return Ok(());
+        return Ok(true);
     }
     image.set_len(bytes)?;
-    overlay(Method::Kernel, base, image).map(drop)
+    overlay(Method::Kernel, base, image).map(|_| false)
 }
 
 /// Compares a snapshot's memory file with the digest in its manifest.
@@ -237,7 +238,12 @@ pub(super) fn check_vmstate(snapshot: &Opened) -> Result<(), StoreError> {
 }
 
 /// Reads the file that is open, which stays the right one when the snapshot is replaced or deleted meanwhile.
-fn check_file(snapshot: &Opened, file: &File, path: &Path, expected: Digest) -> Result<(), StoreError> {
+pub(super) fn check_file(
+    snapshot: &Opened,
+    file: &File,
+    path: &Path,
+    expected: Digest,
+) -> Result<(), StoreError> {
     let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let found = Digest::of_file(&open).map_err(at("read", path))?;
     if found == expected {

@@ -48,7 +48,8 @@ pub fn describe(opened: &Opened) -> Snapshot {
 
 fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     let parent = manifest.parent().map(|parent| parent.tag.clone());
-    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } = manifest;
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, drive, .. } =
+        manifest;
     Snapshot {
         tag,
         dir: dir.display().to_string(),
@@ -59,6 +60,7 @@ fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
         physical_bytes,
         durable,
         rootfs,
+        drive_bytes: drive.map(|drive| drive.bytes),
         parent,
         not_bootable_because: None,
     }
@@ -109,6 +111,7 @@ fn remains(dir: &Path, tag: &Tag) -> Snapshot {
         physical_bytes,
         durable: false,
         rootfs: None,
+        drive_bytes: None,
         parent: None,
         not_bootable_because: None,
     }

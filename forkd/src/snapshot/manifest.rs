@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::extents::Extent;
+use super::origin::Cpu;
 use crate::api::{BranchMode, DataPath};
 
 /// The `schema` of [`Manifest`].
@@ -38,12 +39,31 @@ pub struct Manifest {
     pub rootfs: Option<String>,
     /// The Firecracker that wrote it, as `major.minor.patch`.
     pub firecracker: String,
+    /// The version of the format of device and CPU state; absent where that Firecracker does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_format: Option<String>,
+    /// The processor that the guest saw. A snapshot without one is restored on any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
     /// What it is, however it is stored: a layer that is turned into an image keeps it. See [`Manifest::identity_of`].
     pub identity: Digest,
     /// Digest of the device and CPU state.
     pub vmstate: Digest,
     /// Where guest memory is.
     pub memory: Memory,
+    /// The root drive that the guest writes to, where it has one; its contents at the pause are in the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive: Option<Drive>,
+}
+
+/// A snapshot's own copy of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// Its size.
+    pub bytes: u64,
+    /// Digest of its contents.
+    pub digest: Digest,
 }
 
 /// Where a snapshot's guest memory is.
@@ -90,9 +110,9 @@ impl Manifest {
         }
     }
 
-    /// The identity of a snapshot with this state and this memory: a digest over the digests of all that it is
+    /// The identity of a snapshot with this state, this memory and this drive: a digest over the digests of all that it is
     /// made of, its parents included.
-    pub fn identity_of(vmstate: Digest, memory: &Memory) -> Digest {
+    pub fn identity_of(vmstate: Digest, memory: &Memory, drive: Option<&Drive>) -> Digest {
         let mut text = format!("vmstate {vmstate}\n");
         match memory {
             Memory::Image { digest } => text.push_str(&format!("image {digest}\n")),
@@ -102,6 +122,9 @@ impl Manifest {
                     text.push_str(&format!("{} {}\n", extent.start, extent.bytes));
                 }
             }
+        }
+        if let Some(Drive { bytes, digest }) = drive {
+            text.push_str(&format!("drive {bytes} {digest}\n"));
         }
         Digest::of(text.as_bytes())
     }

@@ -4,10 +4,12 @@ pub mod compact;
 pub mod copy;
 pub mod delete;
 pub mod digest;
+pub mod drives;
 pub mod extents;
 pub mod images;
 pub mod list;
 pub mod manifest;
+pub mod origin;
 pub mod staging;
 pub mod store;
 pub mod tag;
@@ -18,5 +20,7 @@ pub const MEMORY_FILE: &str = "memory.bin";
 pub const LAYER_FILE: &str = "layer.bin";
 /// Firecracker's device and CPU state.
 pub const VMSTATE_FILE: &str = "vmstate.bin";
+/// The guest's root drive, where it writes to one.
+pub const DRIVE_FILE: &str = "drive.img";
 /// The manifest: a directory without it is no snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";

@@ -5,9 +5,11 @@ mod cli;
 mod faults;
 mod host;
 mod layers;
+mod linux;
 mod memory;
 mod observe;
 mod preallocation;
+mod sandboxes;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
         layers::TESTS,
         cli::TESTS,
         observe::TESTS,
+        sandboxes::TESTS,
+        linux::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }
