@@ -113,7 +113,9 @@ impl BranchError {
             Self::Pause(PauseError::StuckPaused(_)) => "stuck_paused",
             Self::Pause(PauseError::Panicked) => "panicked",
             Self::Pause(PauseError::NoThread(_)) => "no_thread",
-            Self::Pause(PauseError::Failed(_) | PauseError::FailedLeftPaused(_)) | Self::Vmm(_) => "firecracker",
+            Self::Pause(PauseError::Failed(_) | PauseError::FailedLeftPaused(_)) | Self::Vmm(_) => {
+                "firecracker"
+            }
         }
     }
 
