@@ -14,7 +14,7 @@ Exit codes:
   0      done
   1      failed
   2      wrong usage
-  3      this host lacks something: Firecracker or /dev/kvm
+  3      this host lacks something: a supported Firecracker, or /dev/kvm
   4      no daemon answers
   5      there is no such snapshot or sandbox
   6      refused as things stand: the tag is taken, layers lie on it, it is in use or damaged

@@ -69,6 +69,13 @@ pub struct Serve {
     /// File that gets one line of JSON for each request that may change something; reopened on SIGHUP
     #[arg(long, value_name = "PATH", env = "FORKD_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Start with a Firecracker of a version that is not supported too
+    #[arg(long)]
+    allow_unsupported_firecracker: bool,
+    /// cgroup below which sandboxes with limits get theirs, as /proc/self/cgroup writes it; the daemon's own when
+    /// absent
+    #[arg(long, value_name = "CGROUP")]
+    cgroup_root: Option<PathBuf>,
 }
 
 impl Serve {
@@ -77,6 +84,7 @@ impl Serve {
         // Before anything is created: memory images and sockets are for the owner only.
         rustix::process::umask(Mode::from_raw_mode(0o077));
         let firecracker = Firecracker::find(self.firecracker.as_deref())?;
+        firecracker.check_support(self.allow_unsupported_firecracker)?;
         check_kvm()?;
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -100,6 +108,7 @@ impl Serve {
             history_keep: self.history_keep,
             max_branches: self.max_branches.unwrap_or_else(eight_per_cpu),
             max_branches_per_source: self.max_branches_per_source,
+            cgroup_root: self.cgroup_root,
         })?);
         let router = match self.audit_log {
             Some(path) => audited(router(Arc::clone(&daemon)), open_audit_log(&path)?),

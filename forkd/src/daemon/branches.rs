@@ -75,7 +75,7 @@ impl Daemon {
                 store: &daemon.store,
                 images: &daemon.images,
                 staging_memory: &daemon.staging_memory,
-                firecracker: &daemon.config.firecracker.version,
+                origin: &daemon.origin,
             };
             let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);
             let runs_again = |mut report| {

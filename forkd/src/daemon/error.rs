@@ -9,6 +9,8 @@ use crate::history::HistoryError;
 use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::vmm::VmmError;
+use crate::vmm::cgroup::CgroupError;
+use crate::vmm::netns::NetnsError;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,20 @@ pub enum OperationError {
         /// The file.
         path: String,
     },
+    /// The snapshot was taken on another Firecracker or CPU.
+    #[error("snapshot '{tag}' is not restored here: {reason}; \"force\": true restores it all the same")]
+    OtherOrigin {
+        /// The snapshot.
+        tag: String,
+        /// What differs.
+        reason: String,
+    },
+    /// There is no such network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The limits cannot be set.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The snapshots said no.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -54,7 +54,7 @@ fn kvm() -> Check {
 fn firecracker(named: Option<&Path>) -> Check {
     const NAME: &str = "Firecracker";
     const MEND: &str = "cargo xtask setup, or name another with --firecracker";
-    let Firecracker { path, version } = match Firecracker::find(named) {
+    let Firecracker { path, version, .. } = match Firecracker::find(named) {
         Ok(found) => found,
         Err(error @ HostError::NoBinary) => {
             return Check::missing(NAME, error.to_string(), "cargo xtask setup");

@@ -13,6 +13,8 @@ use crate::daemon::OperationError;
 use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::InvalidTag;
+use crate::vmm::cgroup::CgroupError;
+use crate::vmm::netns::NetnsError;
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -91,7 +93,15 @@ impl From<OperationError> for ApiError {
 fn status_of(error: &OperationError) -> StatusCode {
     match error {
         OperationError::NoSandbox(_) | OperationError::NoBranch(_) => StatusCode::NOT_FOUND,
-        OperationError::RootfsGone { .. } | OperationError::BranchesUsedUp { .. } => StatusCode::CONFLICT,
+        OperationError::RootfsGone { .. }
+        | OperationError::BranchesUsedUp { .. }
+        | OperationError::OtherOrigin { .. }
+        | OperationError::Netns(NetnsError::Absent(_) | NetnsError::Other(_))
+        | OperationError::Cgroup(CgroupError::Unavailable { .. }) => StatusCode::CONFLICT,
+        OperationError::Netns(NetnsError::Invalid(_)) => StatusCode::BAD_REQUEST,
+        OperationError::Netns(NetnsError::Open { .. }) | OperationError::Cgroup(CgroupError::Io { .. }) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         OperationError::Crowded(_) | OperationError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Store(error)
         | OperationError::Branch(BranchError::Store(error))

@@ -26,6 +26,7 @@ use self::error::ApiError;
 use self::openapi::Document;
 use crate::api::{Health, Version};
 use crate::daemon::Daemon;
+use crate::vmm::support::Support;
 
 /// No request of this API is larger.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -64,6 +65,8 @@ fn routes() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(sandboxes::list, sandboxes::create))
         .routes(routes!(sandboxes::show, sandboxes::delete))
         .routes(routes!(sandboxes::console_output, sandboxes::console))
+        .routes(routes!(sandboxes::pause))
+        .routes(routes!(sandboxes::resume))
         .routes(routes!(sandboxes::branch))
         .routes(routes!(branches::list))
         .routes(routes!(branches::show))
@@ -85,10 +88,14 @@ async fn health() -> Json<Health> {
     responses((status = 200, description = "The daemon's version and its Firecracker's", body = Version))
 )]
 async fn version(State(daemon): State<Arc<Daemon>>) -> Json<Version> {
+    let firecracker = &daemon.config().firecracker;
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         api: "v1".to_owned(),
-        firecracker: daemon.config().firecracker.version.clone(),
+        firecracker: firecracker.version.clone(),
+        firecracker_support: firecracker.support().name().to_owned(),
+        firecracker_supported_versions: Support::versions(),
+        snapshot_format: firecracker.snapshot_format.clone(),
     })
 }
 

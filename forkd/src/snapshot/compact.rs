@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::compose::{check_vmstate, compose, open};
+use super::compose::{check_vmstate, clone_or_copy, compose, open};
 use super::digest::Digest;
 use super::images::Images;
 use super::manifest::{Manifest, Memory};
@@ -31,6 +31,12 @@ pub fn compact(store: &Store, images: &Images, tag: &Tag) -> Result<(), StoreErr
     compose(store, &chain, None, (&memory, &memory_path), &Urgent)?;
     let mut vmstate = options.open(&vmstate_path).map_err(at("create", &vmstate_path))?;
     io::copy(&mut &layer.vmstate, &mut vmstate).map_err(at("copy", &vmstate_path))?;
+    if let (Some(drive), Some(described)) = (&layer.drive, &layer.manifest.drive) {
+        let path = staging.drive_path();
+        let copy = options.open(&path).map_err(at("create", &path))?;
+        clone_or_copy(drive, &copy, described.bytes, &Urgent).map_err(at("write", &path))?;
+        store.verifier().check(&layer.manifest.tag, (&copy, &path), described.digest, &Urgent)?;
+    }
     let digest = Digest::of_file(&memory_path).map_err(at("read", &memory_path))?;
     // Its identity is what it was as a layer: the layers on it name that one.
     let memory = Memory::Compacted { digest, layer: layer.manifest.memory.description() };

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::ioctl_ficlone;
 
+use super::DRIVE_FILE;
 use super::chain::Link;
 use super::copy::{overlay_paced, unpack_paced};
 use super::manifest::Memory;
@@ -73,13 +74,21 @@ pub(crate) fn check_vmstate(store: &Store, snapshot: &Opened, pace: &dyn Pace) -
     store.verifier().check(&manifest.tag, file, manifest.vmstate, pace)
 }
 
-/// Makes `image` equal to `base`: sharing its blocks where the file system can, else as a copy.
-fn clone_or_copy(base: &File, image: &File, bytes: u64, pace: &dyn Pace) -> io::Result<()> {
+/// Compares a snapshot's drive, where it has one, with the digest in its manifest.
+pub(crate) fn check_drive(store: &Store, snapshot: &Opened, pace: &dyn Pace) -> Result<(), StoreError> {
+    let (Some(drive), Some(described)) = (&snapshot.drive, &snapshot.manifest.drive) else { return Ok(()) };
+    let file = (drive, &*snapshot.dir.join(DRIVE_FILE));
+    store.verifier().check(&snapshot.manifest.tag, file, described.digest, pace)
+}
+
+/// Makes the empty file `image` equal to `base`: sharing its blocks where the file system can, else as a copy, in
+/// which holes stay holes. Returns whether blocks are shared.
+pub(super) fn clone_or_copy(base: &File, image: &File, bytes: u64, pace: &dyn Pace) -> io::Result<bool> {
     if ioctl_ficlone(image, base).is_ok() {
-        return Ok(());
+        return Ok(true);
     }
     image.set_len(bytes)?;
-    overlay_paced(base, image, pace)
+    overlay_paced(base, image, pace).map(|()| false)
 }
 
 /// Makes `image`, which has other contents, equal to `base`: where that has a hole, `image` gets one.

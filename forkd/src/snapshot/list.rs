@@ -47,7 +47,8 @@ pub fn describe(whole: &Whole) -> Snapshot {
 
 fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     let parent = manifest.parent().map(|parent| parent.tag.clone());
-    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } = manifest;
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, drive, .. } =
+        manifest;
     Snapshot {
         tag,
         dir: dir.display().to_string(),
@@ -58,6 +59,7 @@ fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
         physical_bytes,
         durable,
         rootfs,
+        drive_bytes: drive.map(|drive| drive.bytes),
         parent,
         not_bootable_because: None,
     }
@@ -107,6 +109,7 @@ fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
         physical_bytes,
         durable: false,
         rootfs: None,
+        drive_bytes: None,
         parent: None,
         not_bootable_because: None,
     }

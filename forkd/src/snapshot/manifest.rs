@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::extents::{Extent, total_bytes};
+use super::origin::Cpu;
 use super::tag::Tag;
 use crate::api::{BranchMode, DataPath};
 
@@ -46,12 +47,31 @@ pub struct Manifest {
     pub rootfs: Option<String>,
     /// The Firecracker that wrote it, as `major.minor.patch`.
     pub firecracker: String,
+    /// The version of the format of device and CPU state; absent where that Firecracker does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_format: Option<String>,
+    /// The processor that the guest saw. A snapshot without one is restored on any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
     /// What it is, however it is stored: a layer that is turned into an image keeps it. See [`Manifest::identity_of`].
     pub identity: Digest,
     /// Digest of the device and CPU state.
     pub vmstate: Digest,
     /// Where guest memory is.
     pub memory: Memory,
+    /// The root drive that the guest writes to, where it has one; its contents at the pause are in the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive: Option<Drive>,
+}
+
+/// A snapshot's own copy of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// Its size.
+    pub bytes: u64,
+    /// Digest of its contents.
+    pub digest: Digest,
 }
 
 /// Where a snapshot's guest memory is.
@@ -143,10 +163,14 @@ impl Manifest {
         }
     }
 
-    /// The identity of a snapshot with this state and this memory: a digest over the digests of all that it is
-    /// made of, its parents included.
-    pub fn identity_of(vmstate: Digest, memory: &Memory) -> Digest {
-        Digest::of(format!("vmstate {vmstate}\nmemory {}\n", memory.description()).as_bytes())
+    /// The identity of a snapshot with this state, this memory and this drive: a digest over the digests of all
+    /// that it is made of, its parents included.
+    pub fn identity_of(vmstate: Digest, memory: &Memory, drive: Option<&Drive>) -> Digest {
+        let mut text = format!("vmstate {vmstate}\nmemory {}\n", memory.description());
+        if let Some(Drive { bytes, digest }) = drive {
+            text.push_str(&format!("drive {bytes} {digest}\n"));
+        }
+        Digest::of(text.as_bytes())
     }
 
     /// As the file `manifest.json`: its fields and `checksum`, a digest over them.
@@ -196,7 +220,7 @@ impl Manifest {
             return Err(format!("{} MiB and {} vCPUs are no microVM", self.mem_mib, self.vcpus));
         }
         self.check_extents()?;
-        let identity = Self::identity_of(self.vmstate, &self.memory);
+        let identity = Self::identity_of(self.vmstate, &self.memory, self.drive.as_ref());
         if self.identity != identity {
             return Err(format!("its identity is {} and not {identity}, that of its parts", self.identity));
         }
@@ -268,7 +292,7 @@ mod tests {
 
     fn whole(extents: &[(u64, u64)]) -> Manifest {
         let manifest = layer(extents);
-        Manifest { identity: Manifest::identity_of(manifest.vmstate, &manifest.memory), ..manifest }
+        Manifest { identity: Manifest::identity_of(manifest.vmstate, &manifest.memory, None), ..manifest }
     }
 
     #[test]

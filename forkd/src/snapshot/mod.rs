@@ -7,11 +7,13 @@ pub(crate) mod compose;
 pub mod copy;
 pub mod delete;
 pub mod digest;
+pub mod drives;
 pub mod extents;
 pub mod file_id;
 pub mod images;
 pub mod list;
 pub mod manifest;
+pub mod origin;
 pub mod pace;
 pub mod priority;
 pub mod probe;
@@ -28,5 +30,7 @@ pub const MEMORY_FILE: &str = "memory.bin";
 pub const LAYER_FILE: &str = "layer.bin";
 /// Firecracker's device and CPU state.
 pub const VMSTATE_FILE: &str = "vmstate.bin";
+/// The guest's root drive, where it writes to one.
+pub const DRIVE_FILE: &str = "drive.img";
 /// The manifest: a directory without it is no snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::manifest::{Manifest, Memory};
 use super::store::{Reservation, StoreError, at};
-use super::{LAYER_FILE, MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
+use super::{DRIVE_FILE, LAYER_FILE, MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
 
 /// Firecracker's sparse diff, until it is merged.
 const DIFF_FILE: &str = "diff.bin";
@@ -37,6 +37,11 @@ impl Staging {
     /// Where Firecracker's device and CPU state belongs.
     pub fn vmstate_path(&self) -> PathBuf {
         self.dir.join(VMSTATE_FILE)
+    }
+
+    /// Where the copy of the guest's drive belongs.
+    pub fn drive_path(&self) -> PathBuf {
+        self.dir.join(DRIVE_FILE)
     }
 
     /// Where a layer's pages belong.
@@ -102,7 +107,8 @@ impl Staging {
             Memory::Image { .. } | Memory::Compacted { .. } => self.memory_path(),
             Memory::Layer { .. } => self.layer_path(),
         };
-        for path in [memory, self.vmstate_path()] {
+        let drive = manifest.drive.map(|_| self.drive_path());
+        for path in [memory, self.vmstate_path()].into_iter().chain(drive) {
             let file = File::open(&path).map_err(at("open", &path))?;
             file.set_permissions(Permissions::from_mode(0o600)).map_err(at("restrict", &path))?;
             if manifest.durable {

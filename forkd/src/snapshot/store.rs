@@ -15,13 +15,15 @@ use super::probe::tells_data_from_holes;
 use super::staging::{Staging, sync_dir};
 use super::tag::Tag;
 use super::verify::Verifier;
-use super::{LAYER_FILE, MEMORY_FILE, VMSTATE_FILE};
+use super::{DRIVE_FILE, LAYER_FILE, MEMORY_FILE, VMSTATE_FILE};
 use crate::unique;
 
 /// Holds what is being made or deleted; its name is no tag, so it is never listed.
 const STAGING_DIR: &str = ".staging";
 /// Holds memory images of layers, made when first needed.
 const IMAGES_DIR: &str = ".images";
+/// Holds the drives that sandboxes write to.
+const DRIVES_DIR: &str = ".drives";
 /// Held for as long as a daemon uses the root.
 const LOCK_FILE: &str = ".lock";
 
@@ -138,13 +140,16 @@ pub struct Opened {
     pub memory: File,
     /// Firecracker's device and CPU state, read-only.
     pub vmstate: File,
+    /// The drive that the guest writes to, read-only; `None` for a guest without one.
+    pub drive: Option<File>,
 }
 
 impl Opened {
     /// A second handle on the same files.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (memory, vmstate) = (self.memory.try_clone()?, self.vmstate.try_clone()?);
-        Ok(Self { manifest: self.manifest.clone(), dir: self.dir.clone(), memory, vmstate })
+        let drive = self.drive.as_ref().map(File::try_clone).transpose()?;
+        Ok(Self { manifest: self.manifest.clone(), dir: self.dir.clone(), memory, vmstate, drive })
     }
 
     /// Path of the memory image, or of the layer file.
@@ -254,13 +259,19 @@ impl Store {
         };
         let (memory, vmstate) = (open(whole.memory_path())?, open(whole.vmstate_path())?);
         let Whole { manifest, dir } = whole;
-        let bytes = memory.metadata().map_err(at("read", &dir))?.len();
-        let expected = manifest.memory_file_bytes();
-        if bytes != expected {
-            let name = memory_file(&manifest);
-            return Err(damaged(format!("{name} has {bytes} bytes instead of {expected}")));
+        let require = |file: &File, name: &str, expected: u64| {
+            let bytes = file.metadata().map_err(at("read", &dir))?.len();
+            match bytes == expected {
+                true => Ok(()),
+                false => Err(damaged(format!("{name} has {bytes} bytes instead of {expected}"))),
+            }
+        };
+        require(&memory, memory_file(&manifest), manifest.memory_file_bytes())?;
+        let drive = manifest.drive.map(|_| open(dir.join(DRIVE_FILE))).transpose()?;
+        if let (Some(drive), Some(described)) = (&drive, &manifest.drive) {
+            require(drive, DRIVE_FILE, described.bytes)?;
         }
-        Ok(Opened { manifest, dir, memory, vmstate })
+        Ok(Opened { manifest, dir, memory, vmstate, drive })
     }
 
     /// Every whole snapshot, newest first. A damaged one is left out, and logged.
@@ -354,6 +365,11 @@ impl Store {
         let synced = sync_dir(&self.root);
         fs::remove_dir_all(&doomed).map_err(at("delete", &doomed))?;
         synced
+    }
+
+    /// Where the drives of sandboxes are kept.
+    pub(super) fn drives_dir(&self) -> PathBuf {
+        self.root.join(DRIVES_DIR)
     }
 
     /// Where materialised images are kept; nothing in it is needed after it is lost.

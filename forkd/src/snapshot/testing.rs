@@ -18,8 +18,11 @@ pub fn manifest_of(tag: &str, vmstate: Digest, memory: Memory) -> Manifest {
         vcpus: 1,
         rootfs: None,
         firecracker: "1.12.1".to_owned(),
-        identity: Manifest::identity_of(vmstate, &memory),
+        snapshot_format: None,
+        cpu: None,
+        identity: Manifest::identity_of(vmstate, &memory, None),
         vmstate,
         memory,
+        drive: None,
     }
 }

@@ -6,10 +6,12 @@ mod doctor;
 mod faults;
 mod host;
 mod layers;
+mod linux;
 mod memory;
 mod observe;
 mod pack;
 mod preallocation;
+mod sandboxes;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
         doctor::TESTS,
         cli::TESTS,
         observe::TESTS,
+        sandboxes::TESTS,
+        linux::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }
