@@ -17,3 +17,4 @@ pub mod snapshot;
 pub mod trend;
 pub mod unique;
 pub mod vmm;
+pub mod watchdog;

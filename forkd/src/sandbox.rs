@@ -1,12 +1,16 @@
 //! One microVM that the daemon runs, and what a diff BRANCH of it builds on.
 
+pub mod record;
+
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
+use self::record::{Record, RecordedBase, Recorder};
 use crate::api::{Sandbox as Info, SandboxState};
 use crate::clock;
 use crate::snapshot::digest::Digest;
@@ -22,6 +26,7 @@ use crate::vmm::boot::{BootSource, Readiness};
 use crate::vmm::console::Console;
 use crate::vmm::control::Control;
 use crate::vmm::firecracker::Firecracker;
+use crate::vmm::identity::Identity;
 use crate::vmm::process::Process;
 
 /// What a diff BRANCH builds on: the snapshot that holds everything the guest had not dirtied since. The pages
@@ -53,6 +58,7 @@ pub struct Sandbox {
     /// The parts of its memory that its last diff held; a guest often dirties the same ones again.
     pub last_diff: std::sync::Mutex<Vec<Extent>>,
     process: Process,
+    recorder: Recorder,
     created_at_unix: u64,
     branches: AtomicU64,
     branching: AtomicBool,
@@ -114,7 +120,38 @@ impl Sandbox {
     ) -> Result<Self, VmmError> {
         let id = format!("sb-{}", unique::hex(6));
         let (process, console) = Process::start(firecracker, run_dir, &id).await?;
-        Ok(Self {
+        let record = Record {
+            schema: record::SCHEMA.to_owned(),
+            id,
+            created_at_unix: clock::unix_seconds(),
+            process: process.identity(),
+            origin,
+            diff_base: base.as_ref().map(recorded),
+            branches: 0,
+            branching: false,
+            paused_by_user: false,
+        };
+        let recorder = Recorder::new(process.dir(), record);
+        Ok(Self::assemble(process, console, recorder, base))
+    }
+
+    /// Takes over the sandbox that another daemon ran in `dir`, as its record says; `None` where its process has
+    /// ended. Whether its guest runs is for the caller to find out.
+    ///
+    /// A BRANCH that was under way leaves nothing that a diff could build on: the next one is full.
+    pub fn adopt(dir: &Path, record: Record) -> io::Result<Option<Self>> {
+        let Some((process, console)) = Process::adopt(dir, record.process)? else { return Ok(None) };
+        let base = record.diff_base.as_ref().filter(|_| !record.branching);
+        let base = base.and_then(|RecordedBase { tag, identity }| {
+            Some(DiffBase { tag: tag.parse().ok()?, identity: *identity, image: None })
+        });
+        let recorder = Recorder::adopted(dir, record);
+        Ok(Some(Self::assemble(process, console, recorder, base)))
+    }
+
+    fn assemble(process: Process, console: Console, recorder: Recorder, base: Option<DiffBase>) -> Self {
+        let Record { id, origin, created_at_unix, branches, .. } = recorder.record();
+        Self {
             id,
             origin,
             api: Api::new(&process.api_socket()),
@@ -122,12 +159,30 @@ impl Sandbox {
             diff_base: Mutex::new(base),
             last_diff: std::sync::Mutex::default(),
             process,
-            created_at_unix: clock::unix_seconds(),
-            branches: AtomicU64::new(0),
+            recorder,
+            created_at_unix,
+            branches: AtomicU64::new(branches),
             branching: AtomicBool::new(false),
             stuck_paused: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// Writes down what a later daemon needs to take it over, and lets it outlive this one.
+    pub fn settle(&self) -> io::Result<()> {
+        self.recorder.begin()?;
+        self.process.outlive_the_daemon();
+        Ok(())
+    }
+
+    /// Changes what a later daemon would know of it.
+    pub fn record(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        self.recorder.change(change)
+    }
+
+    /// What a later daemon would know of it.
+    pub fn recorded(&self) -> Record {
+        self.recorder.record()
     }
 
     async fn wait_until_ready(&self, readiness: Readiness) -> Result<(), VmmError> {
@@ -147,6 +202,16 @@ impl Sandbox {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Its Firecracker.
+    pub fn identity(&self) -> Identity {
+        self.process.identity()
+    }
+
+    /// Firecracker's API socket.
+    pub fn api_socket(&self) -> PathBuf {
+        self.process.api_socket()
     }
 
     /// Process id of its Firecracker.
@@ -225,6 +290,11 @@ impl Sandbox {
         self.killed.store(true, Ordering::Relaxed);
         self.process.kill().await;
     }
+}
+
+/// How a later daemon finds what a diff builds on.
+pub(crate) fn recorded(base: &DiffBase) -> RecordedBase {
+    RecordedBase { tag: base.tag.to_string(), identity: base.identity }
 }
 
 /// The path under which another process of the same user finds a file that this one has open.

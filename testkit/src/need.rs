@@ -17,6 +17,8 @@ pub enum Need {
     Btf,
     /// A loop device and `mkfs.ext4` to put a file system on it.
     LoopExt4,
+    /// `systemd-analyze`, which checks units without running systemd.
+    SystemdAnalyze,
 }
 
 impl Need {
@@ -36,6 +38,9 @@ impl Need {
             Self::Btf => (!Path::new("/sys/kernel/btf/vmlinux").exists())
                 .then(|| "needs a kernel with BTF (/sys/kernel/btf/vmlinux)".to_owned()),
             Self::LoopExt4 => missing_loop_ext4(),
+            Self::SystemdAnalyze => on_path("systemd-analyze")
+                .is_none()
+                .then(|| "needs systemd-analyze on PATH (apt-get install systemd)".to_owned()),
         }
     }
 }

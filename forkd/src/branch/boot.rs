@@ -14,6 +14,7 @@ use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
 use crate::vmm::control::{Control, Request};
 use crate::vmm::firecracker::Firecracker;
+use crate::watchdog::Watched;
 
 /// Boots `source` as `manifest` describes it, waits until the guest is ready, and publishes a full snapshot
 /// under `tag`. The microVM is ended on every way out.
@@ -31,7 +32,8 @@ pub async fn snapshot_after_boot(
     let create = Request::create_snapshot(BranchMode::Full, &staging.vmstate_path(), &staging.memory_path());
     let write = move || {
         let create = |control: &mut Control| control.call(&create);
-        with_guest_paused(&mut control, &mut PhaseLog::default(), create)
+        // Nobody's yet: where this daemon ends now, the next one ends the microVM.
+        with_guest_paused(&mut control, &Watched::by_nobody(), &mut PhaseLog::default(), create)
     };
     let written = blocking(write).await;
     sandbox.kill().await;

@@ -155,7 +155,9 @@ impl<'a> Work<'a> {
         let sandbox = self.sandbox;
         let create = Request::create_snapshot(self.mode, &written.vmstate_path, &written.memory_path);
         sandbox.set_branching(true);
-        let outcome = with_guest_paused(control, &mut self.log, |control| control.call(&create).map(drop));
+        let watched = self.place.watchdog.watch(sandbox.identity(), sandbox.api_socket());
+        let create = |control: &mut Control| control.call(&create).map(drop);
+        let outcome = with_guest_paused(control, &watched, &mut self.log, create);
         sandbox.set_branching(false);
         if let Err(error @ PauseError::StuckPaused(_)) = &outcome
             && sandbox.obituary().is_none()
@@ -275,7 +277,7 @@ impl<'a> Work<'a> {
 }
 
 /// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives.
-fn free_when_resumed(sandbox: &Arc<Sandbox>) {
+pub(crate) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
     sandbox.set_stuck_paused(true);
     let (mut control, stuck) = (sandbox.control(), Arc::downgrade(sandbox));
     let is_alive = {
@@ -287,6 +289,9 @@ fn free_when_resumed(sandbox: &Arc<Sandbox>) {
             && let Some(sandbox) = stuck.upgrade()
         {
             sandbox.set_stuck_paused(false);
+            if let Err(error) = sandbox.record(|record| record.branching = false) {
+                tracing::warn!(sandbox = sandbox.id, %error, "cannot write down that a guest runs again");
+            }
             tracing::warn!(sandbox = sandbox.id, "a guest that was stuck paused runs again");
         }
     };

@@ -3,6 +3,7 @@
 pub mod branch;
 pub mod compact;
 pub mod completions;
+pub mod config;
 pub mod console;
 mod disk;
 pub mod exit;
@@ -10,6 +11,7 @@ mod find;
 pub mod fork;
 pub mod images;
 pub mod kill;
+pub mod log;
 pub mod ls;
 pub mod man;
 pub mod options;
@@ -17,9 +19,11 @@ mod output;
 mod phases;
 pub mod rmi;
 pub mod serve;
+mod service;
 pub mod snapshot;
 mod table;
 mod tree;
+pub mod watchdog;
 
 use clap::Subcommand;
 use forkd::client::Client;

@@ -1,5 +1,6 @@
 //! What the daemon holds: the snapshots, the sandboxes, and the operations on them.
 
+mod adoption;
 mod branches;
 mod error;
 mod sandboxes;
@@ -11,9 +12,11 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use self::adoption::adopt_all;
 use self::branches::Failures;
 pub use self::error::{OperationError, StartError};
 use crate::admission::Admission;
@@ -27,7 +30,7 @@ use crate::snapshot::images::Images;
 use crate::snapshot::store::Store;
 use crate::trend::Pauses;
 use crate::vmm::firecracker::Firecracker;
-use crate::vmm::process::kill_leftovers;
+use crate::watchdog::Watchdog;
 
 /// Where the daemon keeps what it keeps, and what it runs.
 #[derive(Clone, Debug)]
@@ -52,6 +55,10 @@ pub struct Config {
     pub max_branches: u64,
     /// BRANCHes that may be taken of one sandbox, where that is limited.
     pub max_branches_per_source: Option<u64>,
+    /// How long a pause may be before the watchdog looks after it.
+    pub pause_lease: Duration,
+    /// Added to the environment of the watchdog, for its log.
+    pub watchdog_environment: Vec<(&'static str, String)>,
 }
 
 /// The daemon's state.
@@ -68,6 +75,7 @@ pub struct Daemon {
     events: Arc<Events>,
     metrics: Metrics,
     history: History,
+    watchdog: Watchdog,
     /// Held for reading by each BRANCH, to its very end.
     under_way: tokio::sync::RwLock<()>,
     _run_dir_lock: File,
@@ -75,8 +83,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the snapshot root and the run directory, and ends what an earlier daemon left running there.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// Takes the snapshot root and the run directory, and takes over the sandboxes that an earlier daemon left
+    /// running there.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
         let store = Store::open(&config.snapshot_root)?;
         let run_dir_lock = take_run_dir(&config.run_dir)?;
         let failed = |source| StartError::RunDir { path: config.run_dir.clone(), source };
@@ -84,14 +93,14 @@ impl Daemon {
         if store.root().starts_with(&run_dir) {
             return Err(StartError::RootInRunDir { root: store.root().to_owned(), run_dir });
         }
-        match kill_leftovers(&config.run_dir).map_err(failed)? {
-            0 => {}
-            killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
-        }
         let data_dir_lock = take_data_dir(&config.data_dir)?;
         let metrics = Metrics::new(&config.firecracker.version);
         let history = open_history(&config, &store, &metrics)?;
         let images = Images::open(&store, config.images_bytes)?.noted_in(metrics.materialisations());
+        let watchdog = Watchdog::start(config.pause_lease, config.watchdog_environment.clone())
+            .map_err(StartError::Watchdog)?;
+        let adopted = adopt_all(&config.run_dir).await.map_err(failed)?;
+        let sandboxes = adopted.into_iter().map(|sandbox| (sandbox.id.clone(), sandbox)).collect();
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let admission = Admission::new(config.max_branches, config.staging_bytes);
         Ok(Self {
@@ -99,13 +108,14 @@ impl Daemon {
             store,
             images,
             staging_memory,
-            sandboxes: Mutex::default(),
+            sandboxes: Mutex::new(sandboxes),
             failures: Failures::default(),
             admission,
             pauses: Pauses::default(),
             events: Arc::new(Events::new(events::KEPT)),
             metrics,
             history,
+            watchdog,
             under_way: tokio::sync::RwLock::default(),
             _run_dir_lock: run_dir_lock,
             _data_dir_lock: data_dir_lock,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Config, Daemon, OperationError};
@@ -18,6 +19,7 @@ const FORKS_AT_ONCE: usize = 8;
 
 impl Daemon {
     /// Forks `n` sandboxes from a snapshot: all of them, or none.
+    #[tracing::instrument(name = "fork", skip_all, fields(%tag, n))]
     pub async fn fork(&self, tag: &Tag, n: u32) -> Result<Vec<Arc<Sandbox>>, OperationError> {
         // One look for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
         let (snapshot, image) =
@@ -31,6 +33,13 @@ impl Daemon {
         };
         // A failure drops the sandboxes forked so far, which ends them.
         let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
+        // From here on they outlive this daemon.
+        if let Some((id, source)) =
+            forked.iter().find_map(|sandbox| Some((&sandbox.id, sandbox.settle().err()?)))
+        {
+            join_all(forked.iter().map(|sandbox| sandbox.kill())).await;
+            return Err(OperationError::Record { id: id.clone(), source });
+        }
         let mut sandboxes = self.lock_sandboxes();
         sandboxes.extend(forked.iter().map(|sandbox| (sandbox.id.clone(), Arc::clone(sandbox))));
         drop(sandboxes);
@@ -74,7 +83,7 @@ impl Daemon {
     /// Ends every sandbox.
     pub async fn end_all_sandboxes(&self) {
         let all = std::mem::take(&mut *self.lock_sandboxes());
-        futures_util::future::join_all(all.values().map(|sandbox| sandbox.kill())).await;
+        join_all(all.values().map(|sandbox| sandbox.kill())).await;
     }
 
     fn lock_sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {

@@ -4,7 +4,9 @@ pub mod api;
 pub mod boot;
 pub mod console;
 pub mod control;
+pub(crate) mod detach;
 pub mod firecracker;
+pub mod identity;
 pub mod process;
 
 use std::io;

@@ -3,15 +3,21 @@
 mod bad_input;
 mod cli;
 mod faults;
+mod gate;
 mod host;
 mod layers;
 mod memory;
 mod observe;
 mod preallocation;
+mod service;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Err(error) = gate::take_part() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let tests = [
         memory::TESTS,
         bad_input::TESTS,
@@ -20,6 +26,7 @@ fn main() -> ExitCode {
         layers::TESTS,
         cli::TESTS,
         observe::TESTS,
+        service::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }
