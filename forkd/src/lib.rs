@@ -21,3 +21,4 @@ pub mod transfer;
 pub mod trend;
 pub mod unique;
 pub mod vmm;
+pub mod watchdog;

@@ -2,12 +2,13 @@
 
 mod cli;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cli::config::{matches_with_config, with_environment};
 use crate::cli::exit::{EXIT_CODES, Exit, line};
+use crate::cli::log::LogOptions;
 
 /// Runs Firecracker microVMs and BRANCHes them: pause, snapshot, resume, fork children
 #[derive(Parser, Debug)]
@@ -29,23 +30,12 @@ enum Subcommands {
     Client(cli::ClientCommand),
     Completions(cli::completions::Completions),
     Man(cli::man::Man),
+    #[command(hide = true)]
+    Watchdog(cli::watchdog::Watchdog),
 }
 
 fn main() -> ExitCode {
-    let command = Command::parse();
-    let result = match command.subcommand {
-        Subcommands::Serve(serve) => {
-            log_to_stderr();
-            serve.run()
-        }
-        Subcommands::Pack(pack) => pack.run(&command.options),
-        Subcommands::Unpack(unpack) => unpack.run(&command.options),
-        Subcommands::Doctor(doctor) => doctor.run(&command.options),
-        Subcommands::Client(client) => client.run(&command.options),
-        Subcommands::Completions(completions) => completions.run(Command::command()),
-        Subcommands::Man(man) => man.run(Command::command()),
-    };
-    match result {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("forkd: {}", line(&error));
@@ -54,13 +44,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Only the daemon logs: a client command says what it has to say itself.
-fn log_to_stderr() {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("FORKD_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+fn run() -> anyhow::Result<()> {
+    let parser = Command::command().mut_subcommand("serve", with_environment);
+    let (matches, effective) = matches_with_config(&parser, "serve", std::env::args_os().collect())?;
+    let command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match command.subcommand {
+        Subcommands::Serve(serve) => serve.run(effective),
+        Subcommands::Pack(pack) => pack.run(&command.options),
+        Subcommands::Unpack(unpack) => unpack.run(&command.options),
+        Subcommands::Doctor(doctor) => doctor.run(&command.options),
+        Subcommands::Client(client) => client.run(&command.options),
+        Subcommands::Completions(completions) => completions.run(parser),
+        Subcommands::Man(man) => man.run(parser),
+        Subcommands::Watchdog(watchdog) => {
+            LogOptions::from_environment().init()?;
+            watchdog.run()
+        }
+    }
 }

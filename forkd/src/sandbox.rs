@@ -1,37 +1,39 @@
 //! One microVM that the daemon runs, and what a diff BRANCH of it builds on.
 
+pub mod record;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use self::record::{Record, RecordedBase, Recorder};
 use crate::api::{Sandbox as Info, SandboxState};
 use crate::branch::ahead::LastDiff;
 use crate::clock;
 use crate::snapshot::digest::Digest;
-use crate::snapshot::drives::Drive;
+use crate::snapshot::drives::{Drive, Drives};
 use crate::snapshot::images::Image;
 use crate::snapshot::manifest::Manifest;
+use crate::snapshot::origin::Origin;
 use crate::snapshot::store::Opened;
 use crate::snapshot::tag::Tag;
 use crate::unique;
 use crate::vmm::VmmError;
 use crate::vmm::api::Api;
 use crate::vmm::boot::{BootSource, Readiness};
-use crate::vmm::cgroup::Limits;
+use crate::vmm::cgroup::{Cgroups, Limits};
 use crate::vmm::confine::Confinement;
 use crate::vmm::console::Console;
 use crate::vmm::control::Control;
 use crate::vmm::firecracker::Firecracker;
+use crate::vmm::identity::Identity;
 use crate::vmm::process::Process;
-
-/// In the run directory of a sandbox whose user has paused it.
-pub const PAUSED_BY_USER_FILE: &str = "paused-by-user";
 
 /// A process that was killed may be noticed to have ended only after the call to it has failed.
 const OBITUARY_WAIT: Duration = Duration::from_millis(200);
@@ -74,6 +76,8 @@ pub struct Child {
     pub drive: Option<Drive>,
     /// Where it runs and what it may use.
     pub confinement: Confinement,
+    /// The Firecracker and the processor that it runs on.
+    pub runs_on: Origin,
     /// CLOCK_MONOTONIC when it was asked for.
     pub requested_ns: u64,
 }
@@ -101,6 +105,9 @@ pub struct Sandbox {
     process: Process,
     /// The root drive that the guest writes to; deleted with the sandbox.
     pub drive: Option<Drive>,
+    /// The Firecracker and the processor that it runs on.
+    pub runs_on: Origin,
+    recorder: Recorder,
     limits: Limits,
     netns: Option<String>,
     running_after_ns: u64,
@@ -123,7 +130,8 @@ impl Sandbox {
     ) -> Result<Self, VmmError> {
         let (vcpus, mem_mib) = (manifest.vcpus, manifest.mem_mib);
         let unconfined = (id, Confinement::default());
-        let sandbox = Self::start(firecracker, run_dir, unconfined, drive, manifest, None).await?;
+        let runs_on = Origin::of(&manifest);
+        let sandbox = Self::start(firecracker, run_dir, unconfined, drive, (manifest, runs_on), None).await?;
         let built_in = run_dir.join(&sandbox.id).join("guest.elf");
         let kernel = match source {
             BootSource::Kernel { kernel, .. } => kernel,
@@ -143,15 +151,15 @@ impl Sandbox {
 
     /// Forks a microVM from a snapshot and its memory image; the guest goes on where it was paused.
     pub async fn fork(firecracker: &Firecracker, run_dir: &Path, child: Child) -> Result<Self, VmmError> {
-        let Child { id, snapshot, image, drive, confinement, requested_ns } = child;
+        let Child { id, snapshot, image, drive, confinement, runs_on, requested_ns } = child;
         // Through the files that are open here: the tag may be deleted, or taken again, meanwhile.
         let vmstate = open_path(&snapshot.vmstate);
         let memory = open_path(&image.file);
         let tag = snapshot.manifest.tag.parse().ok();
         let identity = snapshot.manifest.identity;
         let base = tag.map(|tag| DiffBase { tag, identity, image: Some(image.file) });
-        let mut sandbox =
-            Self::start(firecracker, run_dir, (id, confinement), drive, snapshot.manifest, base).await?;
+        let (confined, origin) = ((id, confinement), (snapshot.manifest, runs_on));
+        let mut sandbox = Self::start(firecracker, run_dir, confined, drive, origin, base).await?;
         if let Err(error) = sandbox.api.load_snapshot(&vmstate, &memory).await {
             // What ended it says more than the call that failed for it.
             return Err(sandbox.process.ended_within(OBITUARY_WAIT).await.unwrap_or(error));
@@ -165,37 +173,106 @@ impl Sandbox {
         run_dir: &Path,
         (id, confinement): (String, Confinement),
         drive: Option<Drive>,
-        origin: Manifest,
+        (origin, runs_on): (Manifest, Origin),
         base: Option<DiffBase>,
     ) -> Result<Self, VmmError> {
         let limits = confinement.cgroup.as_ref().map(|cgroup| cgroup.limits()).unwrap_or_default();
         let netns = confinement.netns.as_ref().map(|netns| netns.name().to_owned());
         let (process, console) = Process::start(firecracker, run_dir, &id, confinement).await?;
         if let Some(drive) = &drive {
-            let dir = run_dir.join(&id);
+            let dir = process.dir();
             let what = "put a link to the drive into";
-            drive.link_into(&dir).map_err(|source| VmmError::Start { what, path: dir, source })?;
+            drive.link_into(dir).map_err(|source| VmmError::Start { what, path: dir.to_owned(), source })?;
         }
-        Ok(Self {
+        let record = Record {
+            schema: record::SCHEMA.to_owned(),
             id,
+            created_at_unix: clock::unix_seconds(),
+            process: process.identity(),
             origin,
+            runs_on,
+            diff_base: base.as_ref().map(recorded),
+            limits,
+            netns,
+            running_after_ns: 0,
+            branches: 0,
+            branching: false,
+            paused_by_user: false,
+        };
+        let recorder = Recorder::new(process.dir(), record);
+        Ok(Self::assemble(process, console, drive, recorder, base))
+    }
+
+    /// Takes over the sandbox that another daemon ran in `dir`, as its record says; `None` where its process has
+    /// ended. Whether its guest runs is for the caller to find out.
+    ///
+    /// A BRANCH that was under way leaves nothing that a diff could build on: the next one is full.
+    pub fn adopt(dir: &Path, record: Record, drives: &Drives, cgroups: &Cgroups) -> io::Result<Option<Self>> {
+        let confinement =
+            Confinement { netns: None, cgroup: cgroups.adopt(&record.id, record.limits).map(Arc::new) };
+        let Some((process, console)) = Process::adopt(dir, record.process, confinement)? else {
+            return Ok(None);
+        };
+        let drive = record.origin.drive.map(|_| drives.adopt(&record.id)).transpose()?;
+        let base = record.diff_base.as_ref().filter(|_| !record.branching);
+        let base = base.and_then(|RecordedBase { tag, identity }| {
+            Some(DiffBase { tag: tag.parse().ok()?, identity: *identity, image: None })
+        });
+        let recorder = Recorder::adopted(dir, record);
+        Ok(Some(Self::assemble(process, console, drive, recorder, base)))
+    }
+
+    fn assemble(
+        process: Process,
+        console: Console,
+        drive: Option<Drive>,
+        recorder: Recorder,
+        base: Option<DiffBase>,
+    ) -> Self {
+        let record = recorder.record();
+        Self {
+            id: record.id,
+            origin: record.origin,
+            runs_on: record.runs_on,
             api: Api::new(&process.api_socket()),
             console,
             diff_base: Mutex::new(base),
             last_diff: std::sync::Mutex::default(),
             process,
             drive,
-            limits,
-            netns,
-            running_after_ns: 0,
-            created_at_unix: clock::unix_seconds(),
-            branches: AtomicU64::new(0),
+            recorder,
+            limits: record.limits,
+            netns: record.netns,
+            running_after_ns: record.running_after_ns,
+            created_at_unix: record.created_at_unix,
+            branches: AtomicU64::new(record.branches),
             branching: AtomicBool::new(false),
             stuck_paused: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            paused_by_user: AtomicBool::new(false),
+            paused_by_user: AtomicBool::new(record.paused_by_user),
             user_turn: std::sync::Mutex::default(),
-        })
+        }
+    }
+
+    /// Writes down what a later daemon needs to take it over, and lets it outlive this one.
+    pub fn settle(&self) -> io::Result<()> {
+        self.recorder.change(|record| record.running_after_ns = self.running_after_ns)?;
+        self.recorder.begin()?;
+        self.process.outlive_the_daemon();
+        if let Some(drive) = &self.drive {
+            drive.outlive_the_daemon(true);
+        }
+        Ok(())
+    }
+
+    /// Changes what a later daemon would know of it.
+    pub fn record(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        self.recorder.change(change)
+    }
+
+    /// What a later daemon would know of it.
+    pub fn recorded(&self) -> Record {
+        self.recorder.record()
     }
 
     async fn wait_until_ready(&self, readiness: Readiness) -> Result<(), VmmError> {
@@ -215,6 +292,16 @@ impl Sandbox {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Its Firecracker.
+    pub fn identity(&self) -> Identity {
+        self.process.identity()
+    }
+
+    /// Firecracker's API socket.
+    pub fn api_socket(&self) -> PathBuf {
+        self.process.api_socket()
     }
 
     /// Process id of its Firecracker.
@@ -302,21 +389,12 @@ impl Sandbox {
         self.paused_by_user.load(Ordering::Relaxed)
     }
 
-    /// Notes whether its user has paused the guest, also in its run directory: whoever resumes guests that a
-    /// daemon left paused must leave this one as it is.
-    pub(crate) fn set_paused_by_user(&self, paused: bool) -> Result<(), VmmError> {
-        let path = self.process.dir().join(PAUSED_BY_USER_FILE);
-        let (what, noted) = match paused {
-            true => ("create", File::create(&path).map(drop)),
-            false => ("delete", std::fs::remove_file(&path)),
-        };
+    /// Notes whether its user has paused the guest, first of all where a later daemon finds it: whoever resumes
+    /// guests that a daemon left paused must leave this one as it is.
+    pub(crate) fn set_paused_by_user(&self, paused: bool) -> io::Result<()> {
+        self.record(|record| record.paused_by_user = paused)?;
         self.paused_by_user.store(paused, Ordering::Relaxed);
-        match noted {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(VmmError::Start { what, path, source })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Counts a BRANCH that succeeded.
@@ -327,8 +405,16 @@ impl Sandbox {
     /// Kills its Firecracker at once; what waits for it fails.
     pub async fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
+        if let Some(drive) = &self.drive {
+            drive.outlive_the_daemon(false);
+        }
         self.process.kill().await;
     }
+}
+
+/// How a later daemon finds what a diff builds on.
+pub(crate) fn recorded(base: &DiffBase) -> RecordedBase {
+    RecordedBase { tag: base.tag.to_string(), identity: base.identity }
 }
 
 /// The path under which another process of the same user finds a file that this one has open.

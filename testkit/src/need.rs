@@ -21,6 +21,8 @@ pub enum Need {
     LinuxGuest,
     /// A loop device and `mkfs.ext4` to put a file system on it.
     LoopExt4,
+    /// `systemd-analyze`, which checks units without running systemd.
+    SystemdAnalyze,
 }
 
 impl Need {
@@ -42,6 +44,9 @@ impl Need {
             Self::OrdinaryGuests => missing_hardware_virtualisation(),
             Self::LinuxGuest => missing_linux_guest(),
             Self::LoopExt4 => missing_loop_ext4(),
+            Self::SystemdAnalyze => on_path("systemd-analyze")
+                .is_none()
+                .then(|| "needs systemd-analyze on PATH (apt-get install systemd)".to_owned()),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
-    "docs/SANDBOXES.md",
     "docs/GUESTS.md",
+    "docs/RUNBOOK.md",
+    "docs/SANDBOXES.md",
 ];
 
 fn root() -> PathBuf {

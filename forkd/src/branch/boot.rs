@@ -16,6 +16,7 @@ use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
 use crate::vmm::boot::BootSource;
 use crate::vmm::control::{Control, Request};
+use crate::watchdog::Watched;
 
 /// Boots `source` as `manifest` describes it, waits until the guest is ready, and publishes a full snapshot
 /// under `tag`. The microVM is ended on every way out.
@@ -37,7 +38,9 @@ pub async fn snapshot_after_boot(
             control.call(&create)?;
             copy_drive(sandbox.drive.as_ref(), &drive_path)
         };
-        let written = with_guest_paused(&mut control, &mut PhaseLog::default(), create);
+        // Nobody's yet: where this daemon ends now, the next one ends the microVM.
+        let written =
+            with_guest_paused(&mut control, &Watched::by_nobody(), &mut PhaseLog::default(), create);
         (sandbox, written)
     };
     let (sandbox, written) = blocking(write).await;

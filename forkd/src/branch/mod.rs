@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod boot;
 pub mod destination;
+mod in_flight;
 pub mod pause;
 pub mod phases;
 pub mod staging_memory;
@@ -19,20 +20,22 @@ use probes_common::BranchPhase;
 use tokio::task::spawn_blocking;
 
 use self::destination::Destination;
+use self::in_flight::InFlight;
 use self::pause::PauseError;
 use self::staging_memory::StagingMemory;
 use self::work::Work;
+pub(crate) use self::work::free_when_resumed;
 use crate::api::{Branch, BranchMode, DataPath, SandboxState, SnapshotStatus};
 use crate::clock::monotonic_ns;
 use crate::sandbox::Sandbox;
 use crate::snapshot::copy::Method;
 use crate::snapshot::images::Images;
 use crate::snapshot::manifest::{Manifest, Parent};
-use crate::snapshot::origin::Origin;
 use crate::snapshot::store::{Reservation, Store, StoreError};
 use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
 use crate::vmm::control::Control;
+use crate::watchdog::Watchdog;
 
 /// Room in staging memory for device and CPU state.
 const VMSTATE_BYTES: u64 = 1 << 20;
@@ -89,6 +92,9 @@ pub enum BranchError {
     /// The pause, the snapshot or the resume failed.
     #[error(transparent)]
     Pause(#[from] PauseError),
+    /// It could not be written down that a BRANCH is under way.
+    #[error("cannot note the BRANCH in the sandbox's run directory: {0}; the guest was not paused")]
+    Record(io::Error),
     /// Copying the base or laying the diff over it failed.
     #[error("cannot {what} the memory image: {source}")]
     Image {
@@ -111,6 +117,7 @@ impl BranchError {
             Self::Store(StoreError::Taken(_)) => "tag_taken",
             Self::Store(_) => "store",
             Self::Image { .. } => "image",
+            Self::Record(_) => "record",
             Self::Pause(PauseError::StuckPaused(_)) => "stuck_paused",
             Self::Pause(PauseError::Panicked) => "panicked",
             Self::Pause(PauseError::NoThread(_)) => "no_thread",
@@ -125,7 +132,9 @@ impl BranchError {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Self::Store(error) => error.is_out_of_space(),
-            Self::Image { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::Image { source, .. } | Self::Record(source) => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
             // Firecracker hands the system's words on, and not the error number.
             Self::Pause(PauseError::Failed(error) | PauseError::FailedLeftPaused(error)) => {
                 let text = error.to_string();
@@ -155,8 +164,8 @@ pub struct Place<'a> {
     pub images: &'a Images,
     /// Memory between the pause and the disk.
     pub staging_memory: &'a StagingMemory,
-    /// The Firecracker that writes and the CPU that the guest runs on.
-    pub origin: &'a Origin,
+    /// Resumes the guest where this daemon cannot.
+    pub watchdog: &'a Watchdog,
 }
 
 /// Staging memory that a BRANCH of such a guest reserves before the pause, in bytes.
@@ -204,6 +213,8 @@ fn take(
     let lower = work.choose_mode_and_base(base.as_ref())?;
     let mut written = work.choose_where_firecracker_writes(&staging);
     let destination = work.create_destination(&staging, &written)?;
+    // Before the pause: a later daemon must find that out too, and that it was a BRANCH that paused the guest.
+    let in_flight = InFlight::begin(sandbox)?;
     let copying = match (&destination, &lower) {
         (Some(destination), Lower::Image(base)) => Some(copy_beside(work.method(), destination, base)?),
         _ => None,
@@ -228,8 +239,8 @@ fn take(
     if work.mode == BranchMode::Diff {
         sandbox.last_diff().learn(std::mem::take(&mut work.measured.extents));
     }
+    in_flight.succeed(&published);
     *base = Some(published);
-    sandbox.count_branch();
     Ok(())
 }
 

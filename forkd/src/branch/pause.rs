@@ -16,6 +16,7 @@ use super::phases::PhaseLog;
 use crate::clock::monotonic_ns;
 use crate::vmm::VmmError;
 use crate::vmm::control::{Control, Request};
+use crate::watchdog::Watched;
 
 /// A guest that stands still longer than this is reported while it does.
 const ALARM_AFTER: Duration = Duration::from_secs(5);
@@ -49,15 +50,18 @@ pub enum PauseError {
 /// Pauses the guest, does `work`, and resumes the guest, whatever came of the work: success, error or panic.
 ///
 /// `control` should be open, so that the pause does not pay for connecting. `work` runs on the thread that holds
-/// the guest and must wait for nothing but Firecracker. The three phases are noted in `log` without a gap
-/// between them. Blocks until the guest runs again or is given up as stuck.
+/// the guest and must wait for nothing but Firecracker. The watchdog knows of the guest from before the pause
+/// until after the resume. The three phases are noted in `log` without a gap between them. Blocks until the guest
+/// runs again or is given up as stuck.
 pub fn with_guest_paused<T: Send>(
     control: &mut Control,
+    watched: &Watched,
     log: &mut PhaseLog,
     work: impl FnOnce(&mut Control) -> Result<T, VmmError> + Send,
 ) -> Result<T, PauseError> {
     let (report, failed_attempts) = channel();
     let socket = control.socket().to_owned();
+    let lease = watched.begin();
     let held = thread::scope(|scope| {
         let holder = thread::Builder::new().name("forkd-pause".to_owned());
         let holder = holder.spawn_scoped(scope, move || hold(control, work, report));
@@ -76,6 +80,7 @@ pub fn with_guest_paused<T: Send>(
         });
         Ok(holder.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })?;
+    drop(lease);
     log.record(BranchPhase::Pause, held.pause_sent_ns, held.paused_ns);
     log.record(BranchPhase::Create, held.paused_ns, held.worked_ns);
     log.record(BranchPhase::Resume, held.worked_ns, held.resumed_ns);
@@ -236,6 +241,11 @@ mod tests {
         resume_for_user, watch, with_guest_left_paused, with_guest_paused,
     };
     use crate::http_client::{CallError, Endpoint};
+    use crate::watchdog::Watched;
+
+    fn unwatched() -> Watched {
+        Watched::by_nobody()
+    }
 
     /// Stands in for a Firecracker that fails in ways the real one cannot be made to: `answer` gets each
     /// request's body and its count so far, and says whether it succeeds.
@@ -286,12 +296,12 @@ mod tests {
         let seen = hostile(&dir.path().join("api"), |_, _| true);
         let mut control = Control::new(dir.path().join("api"));
         let mut log = PhaseLog::default();
-        assert_eq!(with_guest_paused(&mut control, &mut log, |_| Ok(7)).unwrap(), 7);
+        assert_eq!(with_guest_paused(&mut control, &unwatched(), &mut log, |_| Ok(7)).unwrap(), 7);
         assert_eq!(resumes(&seen), 1);
-        let failed = with_guest_paused(&mut control, &mut log, |_| Err::<(), _>(some_error()));
+        let failed = with_guest_paused(&mut control, &unwatched(), &mut log, |_| Err::<(), _>(some_error()));
         assert!(matches!(failed, Err(PauseError::Failed(_))), "{failed:?}");
         assert_eq!(resumes(&seen), 2);
-        let panicked = with_guest_paused(&mut control, &mut log, |_| panic!("as a test"));
+        let panicked = with_guest_paused(&mut control, &unwatched(), &mut log, |_| panic!("as a test"));
         assert!(matches!(panicked, Err::<(), _>(PauseError::Panicked)), "{panicked:?}");
         assert_eq!(resumes(&seen), 3);
     }
@@ -332,7 +342,7 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
             Ok(())
         };
-        with_guest_paused(&mut Control::new(dir.path().join("api")), &mut log, work).unwrap();
+        with_guest_paused(&mut Control::new(dir.path().join("api")), &unwatched(), &mut log, work).unwrap();
         let phases = [BranchPhase::Pause, BranchPhase::Create, BranchPhase::Resume];
         assert_eq!(phases.map(|phase| log.ns(phase)).iter().sum::<u64>(), log.pause_ns());
         assert!(log.ns(BranchPhase::Create) >= 20_000_000, "{log:?}");
@@ -344,7 +354,8 @@ mod tests {
         let seen = hostile(&dir.path().join("api"), |body, _| !body.contains("Paused"));
         let mut control = Control::new(dir.path().join("api"));
         let work = |_: &mut Control| Err::<(), VmmError>(some_error());
-        let refused = with_guest_paused(&mut control, &mut PhaseLog::default(), work).unwrap_err();
+        let refused =
+            with_guest_paused(&mut control, &unwatched(), &mut PhaseLog::default(), work).unwrap_err();
         assert!(refused.to_string().contains("no!"), "{refused}");
         assert_eq!(resumes(&seen), 1);
     }
@@ -354,7 +365,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let seen = hostile(&dir.path().join("api"), |body, count| !body.contains("Resumed") || count > 1);
         let mut control = Control::new(dir.path().join("api"));
-        with_guest_paused(&mut control, &mut PhaseLog::default(), |_| Ok(())).unwrap();
+        with_guest_paused(&mut control, &unwatched(), &mut PhaseLog::default(), |_| Ok(())).unwrap();
         assert_eq!(resumes(&seen), 2);
     }
 
@@ -363,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let seen = hostile(&dir.path().join("api"), |body, _| !body.contains("Resumed"));
         let mut control = Control::new(dir.path().join("api"));
-        let stuck = with_guest_paused(&mut control, &mut PhaseLog::default(), |_| Ok(()));
+        let stuck = with_guest_paused(&mut control, &unwatched(), &mut PhaseLog::default(), |_| Ok(()));
         assert!(matches!(stuck, Err(PauseError::StuckPaused(_))), "{stuck:?}");
         assert_eq!(resumes(&seen), RESUME_ATTEMPTS as usize);
     }

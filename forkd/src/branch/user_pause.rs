@@ -21,10 +21,10 @@ pub fn pause(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
             Err(error) => return Err(error),
         }
         // Noted first: whoever finds the guest after a crash in between must leave it paused.
-        sandbox.set_paused_by_user(true).map_err(BranchError::Vmm)?;
+        sandbox.set_paused_by_user(true).map_err(BranchError::Record)?;
         let paused = pause_for_user(&mut control);
         if paused.is_err() {
-            sandbox.set_paused_by_user(false).map_err(BranchError::Vmm)?;
+            sandbox.set_paused_by_user(false).map_err(BranchError::Record)?;
         }
         in_words(sandbox, paused)
     })
@@ -43,7 +43,7 @@ pub fn resume(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
             Err(error) => return Err(error),
         }
         let resumed = resume_for_user(&mut control);
-        sandbox.set_paused_by_user(false).map_err(BranchError::Vmm)?;
+        sandbox.set_paused_by_user(false).map_err(BranchError::Record)?;
         in_words(sandbox, resumed)
     })
 }

@@ -180,7 +180,10 @@ impl<'a> Work<'a> {
         };
         sandbox.set_branching(true);
         let outcome = match guest {
-            GuestState::Running => with_guest_paused(control, &mut self.log, write),
+            GuestState::Running => {
+                let watched = self.place.watchdog.watch(sandbox.identity(), sandbox.api_socket());
+                with_guest_paused(control, &watched, &mut self.log, write)
+            }
             GuestState::PausedByUser => with_guest_left_paused(control, &mut self.log, write),
         };
         sandbox.set_branching(false);
@@ -289,7 +292,7 @@ impl<'a> Work<'a> {
 
     /// The manifest without what only the files can tell.
     fn description(&self) -> Manifest {
-        let (origin, here) = (&self.sandbox.origin, self.place.origin);
+        let (origin, here) = (&self.sandbox.origin, &self.sandbox.runs_on);
         Manifest {
             schema: SCHEMA.to_owned(),
             tag: self.plan.tag.to_string(),
@@ -328,7 +331,7 @@ impl<'a> Work<'a> {
 }
 
 /// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives.
-pub(super) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
+pub(crate) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
     sandbox.set_stuck_paused(true);
     let (mut control, stuck) = (sandbox.control(), Arc::downgrade(sandbox));
     let is_alive = {
@@ -340,6 +343,9 @@ pub(super) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
             && let Some(sandbox) = stuck.upgrade()
         {
             sandbox.set_stuck_paused(false);
+            if let Err(error) = sandbox.record(|record| record.branching = false) {
+                tracing::warn!(sandbox = sandbox.id, %error, "cannot write down that a guest runs again");
+            }
             tracing::warn!(sandbox = sandbox.id, "a guest that was stuck paused runs again");
         }
     };

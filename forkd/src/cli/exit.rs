@@ -6,6 +6,7 @@ use forkd::pack::PackError;
 use forkd::snapshot::store::StoreError;
 use forkd::vmm::firecracker::HostError;
 
+use super::config::ConfigError;
 use super::output::plain;
 
 /// The codes, for `--help` and the manual page.
@@ -13,7 +14,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0      done
   1      failed
-  2      wrong usage
+  2      wrong usage, or a wrong option in the environment or the configuration file
   3      this host lacks something: a supported Firecracker, or /dev/kvm
   4      no daemon answers
   5      there is no such snapshot or sandbox
@@ -62,6 +63,7 @@ impl Exit {
                     .downcast_ref()
                     .map(|failure: &Failure| failure.exit)
                     .or_else(|| cause.downcast_ref().map(|_: &HostError| Self::Host))
+                    .or_else(|| cause.downcast_ref().map(|_: &ConfigError| Self::Usage))
                     .or_else(|| cause.downcast_ref().map(Self::of_call))
                     .or_else(|| cause.downcast_ref().map(Self::of_store))
                     .or_else(|| cause.downcast_ref().map(Self::of_pack))

@@ -3,6 +3,7 @@
 pub mod branch;
 pub mod compact;
 pub mod completions;
+pub mod config;
 pub mod console;
 mod disk;
 pub mod doctor;
@@ -13,6 +14,7 @@ pub mod fork;
 pub mod history;
 pub mod images;
 pub mod kill;
+pub mod log;
 pub mod ls;
 pub mod man;
 pub mod options;
@@ -22,10 +24,12 @@ mod phases;
 mod place;
 pub mod rmi;
 pub mod serve;
+mod service;
 pub mod snapshot;
 mod table;
 mod tree;
 pub mod unpack;
+pub mod watchdog;
 
 use clap::Subcommand;
 use forkd::client::Client;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use forkd::api::DataPath;
 use forkd::audit::AuditLog;
 use forkd::branch::staging_memory::StagingMemory;
@@ -20,12 +20,36 @@ use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+use super::config::Effective;
+use super::log::LogOptions;
+use super::service;
+
 /// How long requests under way may take to end after a signal.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Run the daemon in the foreground until SIGTERM or Ctrl-C; its sandboxes end with it
+/// What becomes of the sandboxes when the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnExit {
+    /// They run on, for the next daemon to take over.
+    Keep,
+    /// They end.
+    Kill,
+}
+
+/// Run the daemon in the foreground until SIGTERM or Ctrl-C
+///
+/// Each option can also be given as an environment variable (`--data-path` as `FORKD_DATA_PATH`) or in the
+/// configuration file (as `data_path`). The command line comes first, then the environment, then the file.
 #[derive(Args, Debug)]
 pub struct Serve {
+    /// Configuration file, in TOML; /etc/forkd/config.toml where that is there
+    #[arg(long, value_name = "PATH", env = "FORKD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the options that are in force and where each comes from, and do nothing else
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    log: LogOptions,
     /// Unix socket to listen on
     #[arg(long, value_name = "PATH", default_value = "/run/forkd/forkd.sock")]
     socket: PathBuf,
@@ -39,7 +63,7 @@ pub struct Serve {
     #[arg(long, value_name = "DIR", default_value = "/run/forkd/vms")]
     run_dir: PathBuf,
     /// Firecracker binary; the first on PATH when absent
-    #[arg(long, value_name = "PATH", env = "FORKD_FIRECRACKER")]
+    #[arg(long, value_name = "PATH")]
     firecracker: Option<PathBuf>,
     /// How a BRANCH gets to disk when the request does not say: naive, fallocate, direct, uring or stage
     #[arg(long, value_name = "NAME", default_value = "stage")]
@@ -55,19 +79,19 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", default_value_t)]
     images_ahead: ImagesAhead,
     /// Directory of the history of BRANCHes
-    #[arg(long, value_name = "DIR", env = "FORKD_DATA_DIR", default_value = "/var/lib/forkd")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/forkd")]
     data_dir: PathBuf,
     /// BRANCHes that the history remembers; the oldest are forgotten first
-    #[arg(long, value_name = "N", env = "FORKD_HISTORY_KEEP", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
     history_keep: u64,
     /// BRANCHes that may be under way at once; eight per CPU when absent
-    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_branches: Option<u64>,
     /// BRANCHes that may be taken of one sandbox; as many as one likes when absent
-    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES_PER_SOURCE", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_branches_per_source: Option<u64>,
     /// File that gets one line of JSON for each request that may change something; reopened on SIGHUP
-    #[arg(long, value_name = "PATH", env = "FORKD_AUDIT_LOG")]
+    #[arg(long, value_name = "PATH")]
     audit_log: Option<PathBuf>,
     /// Start with a Firecracker of a version that is not supported too
     #[arg(long)]
@@ -76,11 +100,22 @@ pub struct Serve {
     /// absent
     #[arg(long, value_name = "CGROUP")]
     cgroup_root: Option<PathBuf>,
+    /// What becomes of the sandboxes at the end: keep or kill; when absent Ctrl-C kills them, and SIGTERM keeps them
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    on_exit: Option<OnExit>,
+    /// How long a pause may be before the watchdog looks after it
+    #[arg(long, value_name = "MS", default_value = "5000")]
+    pause_lease_ms: u64,
 }
 
 impl Serve {
-    /// Serves until a signal comes.
-    pub fn run(self) -> anyhow::Result<()> {
+    /// Serves until a signal comes, or only prints the options in force.
+    pub fn run(self, effective: Effective) -> anyhow::Result<()> {
+        if self.print_config {
+            print!("{effective}");
+            return Ok(());
+        }
+        self.log.init()?;
         // Before anything is created: memory images and sockets are for the owner only.
         rustix::process::umask(Mode::from_raw_mode(0o077));
         let firecracker = Firecracker::find(self.firecracker.as_deref())?;
@@ -96,7 +131,7 @@ impl Serve {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let version = firecracker.version.clone();
-        let daemon = Arc::new(Daemon::start(Config {
+        let config = Config {
             snapshot_root: self.snapshot_root,
             run_dir: self.run_dir,
             firecracker,
@@ -109,7 +144,10 @@ impl Serve {
             max_branches: self.max_branches.unwrap_or_else(eight_per_cpu),
             max_branches_per_source: self.max_branches_per_source,
             cgroup_root: self.cgroup_root,
-        })?);
+            pause_lease: Duration::from_millis(self.pause_lease_ms),
+            watchdog_environment: self.log.as_environment().to_vec(),
+        };
+        let daemon = Arc::new(Daemon::start(config).await?);
         let router = match self.audit_log {
             Some(path) => audited(router(Arc::clone(&daemon)), open_audit_log(&path)?),
             None => router(Arc::clone(&daemon)),
@@ -130,10 +168,14 @@ impl Serve {
             // An error says that the sender is gone, which stops too.
             let _ = stopped.await;
         }));
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        service::ready(&format!("{} sandboxes", daemon.sandboxes().len()));
+        let keep_alive = tokio::spawn(service::keep_alive());
+        let by_default = tokio::select! {
+            _ = terminate.recv() => OnExit::Keep,
+            _ = interrupt.recv() => OnExit::Kill,
+        };
+        keep_alive.abort();
+        service::stopping(2 * SHUTDOWN_DEADLINE);
         tracing::info!("stopping: waiting for requests under way");
         // Whoever follows the events is told, and their requests end.
         daemon.events().end();
@@ -144,7 +186,18 @@ impl Serve {
         if timeout(SHUTDOWN_DEADLINE, daemon.wait_for_branches()).await.is_err() {
             tracing::warn!("a BRANCH did not end within {} s", SHUTDOWN_DEADLINE.as_secs());
         }
-        daemon.end_all_sandboxes().await;
+        match self.on_exit.unwrap_or(by_default) {
+            OnExit::Kill => daemon.end_all_sandboxes().await,
+            OnExit::Keep => match daemon.sandboxes().len() {
+                0 => {}
+                sandboxes => {
+                    tracing::info!(
+                        sandboxes,
+                        "left running for the next daemon on this --run-dir to take over"
+                    );
+                }
+            },
+        }
         Ok(())
     }
 }

@@ -68,6 +68,7 @@ impl Daemon {
         let _under_way = self.under_way.read().await;
         self.failures.forget(&plan.tag);
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
+        let span = tracing::info_span!("branch", sandbox = id, %tag);
         let daemon = Arc::clone(self);
         let branch = move || {
             let _no_images_ahead = daemon.images.hold_back();
@@ -75,17 +76,19 @@ impl Daemon {
                 store: &daemon.store,
                 images: &daemon.images,
                 staging_memory: &daemon.staging_memory,
-                origin: &daemon.origin,
+                watchdog: &daemon.watchdog,
             };
-            let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);
-            let runs_again = |mut report| {
-                watch.resumed(&mut report);
-                admitted.resumed(report.staged_bytes);
-                // An error says that nobody waits for it.
-                resumed.map(|resumed| resumed.send(report));
-            };
-            let outcome = branch::branch(place, &sandbox, &plan, runs_again);
-            watch.end(outcome)
+            span.in_scope(|| {
+                let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);
+                let runs_again = |mut report| {
+                    watch.resumed(&mut report);
+                    admitted.resumed(report.staged_bytes);
+                    // An error says that nobody waits for it.
+                    resumed.map(|resumed| resumed.send(report));
+                };
+                let outcome = branch::branch(place, &sandbox, &plan, runs_again);
+                watch.end(outcome)
+            })
         };
         let outcome = branch::blocking(branch).await;
         if outcome.is_ok() {

@@ -48,6 +48,9 @@ pub enum StartError {
         /// The run directory.
         run_dir: PathBuf,
     },
+    /// The process that looks after pauses could not be started.
+    #[error("cannot start the watchdog (this program as `forkd watchdog`): {0}")]
+    Watchdog(io::Error),
     /// Another daemon uses the run directory.
     #[error("{} is in use by another forkd: give this one a --run-dir of its own", .0.display())]
     RunDirInUse(PathBuf),
@@ -116,6 +119,14 @@ pub enum OperationError {
     /// The BRANCH failed.
     #[error(transparent)]
     Branch(#[from] BranchError),
+    /// What a later daemon must know of a sandbox could not be written down.
+    #[error("cannot write the record of sandbox '{id}' in the run directory: {source}")]
+    Record {
+        /// The sandbox.
+        id: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The guest's console could not be used.
     #[error("the console of sandbox '{id}': {source}")]
     Console {

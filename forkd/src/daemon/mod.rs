@@ -1,5 +1,6 @@
 //! What the daemon holds: the snapshots, the sandboxes, and the operations on them.
 
+mod adoption;
 mod branches;
 mod error;
 mod packs;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use self::adoption::adopt_all;
 use self::branches::Failures;
 pub use self::error::{OperationError, StartError};
 pub use self::sandboxes::ForkOptions;
@@ -36,7 +38,7 @@ use crate::snapshot::store::Store;
 use crate::trend::Pauses;
 use crate::vmm::cgroup::Cgroups;
 use crate::vmm::firecracker::Firecracker;
-use crate::vmm::process::kill_leftovers;
+use crate::watchdog::Watchdog;
 
 /// How long microVMs that were just killed are given to be gone, before their cgroups are left to the next start.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
@@ -69,6 +71,10 @@ pub struct Config {
     /// The cgroup below which limited sandboxes get theirs, as `/proc/self/cgroup` writes it; the daemon's own
     /// when absent.
     pub cgroup_root: Option<PathBuf>,
+    /// How long a pause may be before the watchdog looks after it.
+    pub pause_lease: Duration,
+    /// Added to the environment of the watchdog, for its log.
+    pub watchdog_environment: Vec<(&'static str, String)>,
 }
 
 /// The daemon's state.
@@ -90,6 +96,7 @@ pub struct Daemon {
     events: Arc<Events>,
     metrics: Metrics,
     history: History,
+    watchdog: Watchdog,
     /// Held for reading by each BRANCH, to its very end.
     under_way: tokio::sync::RwLock<()>,
     _run_dir_lock: File,
@@ -97,8 +104,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the snapshot root and the run directory, and ends what an earlier daemon left running there.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// Takes the snapshot root and the run directory, and takes over the sandboxes that an earlier daemon left
+    /// running there.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
         let store = Store::open(&config.snapshot_root)?;
         let run_dir_lock = take_run_dir(&config.run_dir)?;
         let failed = |source| StartError::RunDir { path: config.run_dir.clone(), source };
@@ -106,23 +114,23 @@ impl Daemon {
         if store.root().starts_with(&run_dir) {
             return Err(StartError::RootInRunDir { root: store.root().to_owned(), run_dir });
         }
-        let killed = kill_leftovers(&config.run_dir).map_err(failed)?;
-        if killed > 0 {
-            tracing::warn!(killed, "ended microVMs that an earlier daemon left running");
-        }
         let data_dir_lock = take_data_dir(&config.data_dir)?;
         let metrics = Metrics::new(&config.firecracker.version);
         let history = open_history(&config, &store, &metrics)?;
-        let cgroups = Cgroups::open(config.cgroup_root.as_deref(), &cgroup_name(&run_dir));
-        cgroups.delete_leftovers(if killed > 0 { KILLED_WAIT } else { Duration::ZERO });
         let images = Images::open(&store, config.images_bytes)?.noted_in(metrics.materialisations());
-        let drives = Drives::open(&store, &config.run_dir)?;
+        let (drives, cgroups) =
+            (Drives::open(&store)?, Cgroups::open(config.cgroup_root.as_deref(), &cgroup_name(&run_dir)));
+        let watchdog = Watchdog::start(config.pause_lease, config.watchdog_environment.clone())
+            .map_err(StartError::Watchdog)?;
+        let adopted = adopt_all(&config.run_dir, &drives, &cgroups).await.map_err(failed)?;
+        drives.delete_leftovers(&config.run_dir)?;
+        cgroups.delete_leftovers(KILLED_WAIT, |id| adopted.iter().any(|sandbox| sandbox.id == id));
         let (store, images) = (Arc::new(store), Arc::new(images));
         let images_ahead = Ahead::start(config.images_ahead, &store, &images).map_err(StartError::Thread)?;
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let admission = Admission::new(config.max_branches, config.staging_bytes);
         let origin = Origin::here(&config.firecracker);
-        Ok(Self {
+        let daemon = Self {
             config,
             store,
             images,
@@ -138,10 +146,13 @@ impl Daemon {
             events: Arc::new(Events::new(events::KEPT)),
             metrics,
             history,
+            watchdog,
             under_way: tokio::sync::RwLock::default(),
             _run_dir_lock: run_dir_lock,
             _data_dir_lock: data_dir_lock,
-        })
+        };
+        daemon.take_over(adopted);
+        Ok(daemon)
     }
 
     /// Its configuration.

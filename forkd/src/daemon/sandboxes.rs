@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Config, Daemon, OperationError};
@@ -37,6 +38,7 @@ pub struct ForkOptions {
 
 impl Daemon {
     /// Forks `n` sandboxes from a snapshot: all of them, or none.
+    #[tracing::instrument(name = "fork", skip_all, fields(%tag, n))]
     pub async fn fork(
         &self,
         tag: &Tag,
@@ -59,11 +61,19 @@ impl Daemon {
             let drive = tokio::task::block_in_place(|| self.drives.create_for_child(&id, &snapshot))?;
             let cgroup = self.cgroups.create(&id, options.limits)?.map(Arc::new);
             let confinement = Confinement { netns: netns.clone(), cgroup };
-            let child = Child { id, snapshot, image, drive, confinement, requested_ns };
+            let runs_on = self.origin.clone();
+            let child = Child { id, snapshot, image, drive, confinement, runs_on, requested_ns };
             Ok(Arc::new(Sandbox::fork(firecracker, run_dir, child).await?))
         };
         // A failure drops the sandboxes forked so far, which ends them.
         let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
+        // From here on they outlive this daemon.
+        if let Some((id, source)) =
+            forked.iter().find_map(|sandbox| Some((&sandbox.id, sandbox.settle().err()?)))
+        {
+            join_all(forked.iter().map(|sandbox| sandbox.kill())).await;
+            return Err(OperationError::Record { id: id.clone(), source });
+        }
         let mut sandboxes = self.lock_sandboxes();
         sandboxes.extend(forked.iter().map(|sandbox| (sandbox.id.clone(), Arc::clone(sandbox))));
         drop(sandboxes);
@@ -71,10 +81,21 @@ impl Daemon {
         Ok(forked)
     }
 
+    /// Adds the sandboxes of an earlier daemon.
+    pub(super) fn take_over(&self, adopted: Vec<Arc<Sandbox>>) {
+        adopted.iter().for_each(|sandbox| self.tell_of_end(sandbox));
+        self.lock_sandboxes().extend(adopted.into_iter().map(|sandbox| (sandbox.id.clone(), sandbox)));
+    }
+
     /// Tells that a sandbox runs, and, when that time comes, that it does no more.
     fn tell_of(&self, sandbox: &Arc<Sandbox>) {
         let (id, snapshot_tag) = (sandbox.id.clone(), sandbox.origin.tag.clone());
-        self.events.tell(Happening::SandboxStarted { sandbox: id.clone(), snapshot_tag, pid: sandbox.pid() });
+        self.events.tell(Happening::SandboxStarted { sandbox: id, snapshot_tag, pid: sandbox.pid() });
+        self.tell_of_end(sandbox);
+    }
+
+    fn tell_of_end(&self, sandbox: &Arc<Sandbox>) {
+        let id = sandbox.id.clone();
         let (end, events, sandbox) = (sandbox.end(), Arc::clone(&self.events), Arc::downgrade(sandbox));
         tokio::spawn(async move {
             end.await;
@@ -135,7 +156,7 @@ impl Daemon {
     /// Ends every sandbox.
     pub async fn end_all_sandboxes(&self) {
         let all = std::mem::take(&mut *self.lock_sandboxes());
-        futures_util::future::join_all(all.values().map(|sandbox| sandbox.kill())).await;
+        join_all(all.values().map(|sandbox| sandbox.kill())).await;
     }
 
     fn lock_sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {

@@ -17,6 +17,7 @@ use crate::vmm::boot::BootSource;
 
 impl Daemon {
     /// Boots a microVM and snapshots it under `tag`.
+    #[tracing::instrument(name = "boot", skip_all, fields(%tag))]
     pub async fn create_snapshot(
         &self,
         tag: Tag,

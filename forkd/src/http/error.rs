@@ -116,9 +116,10 @@ fn status_of(error: &OperationError) -> StatusCode {
             | BranchError::NotRunning { .. },
         ) => StatusCode::CONFLICT,
         OperationError::Branch(error) if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
-        OperationError::Branch(_) | OperationError::Vmm(_) | OperationError::Console { .. } => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        OperationError::Branch(_)
+        | OperationError::Vmm(_)
+        | OperationError::Record { .. }
+        | OperationError::Console { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::DRIVE_FILE;
 use super::compose::clone_or_copy;
@@ -24,24 +25,36 @@ pub struct Drives {
 }
 
 impl Drives {
-    /// The drives of `store`. Deletes those of sandboxes that are no more: those without a directory in `run_dir`.
-    pub fn open(store: &Store, run_dir: &Path) -> Result<Self, StoreError> {
+    /// The drives of `store`.
+    pub fn open(store: &Store) -> Result<Self, StoreError> {
         let dir = store.drives_dir();
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("create", &dir))?;
-        for entry in fs::read_dir(&dir).map_err(at("list", &dir))? {
-            let entry = entry.map_err(at("list", &dir))?;
+        Ok(Self { dir })
+    }
+
+    /// Deletes the drives of sandboxes that are no more: those without a directory in `run_dir`.
+    pub fn delete_leftovers(&self, run_dir: &Path) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(at("list", &self.dir))? {
+            let entry = entry.map_err(at("list", &self.dir))?;
             if !run_dir.join(entry.file_name()).is_dir() {
                 fs::remove_file(entry.path()).map_err(at("delete", &entry.path()))?;
             }
         }
-        Ok(Self { dir })
+        Ok(())
+    }
+
+    /// The drive of a sandbox that another daemon started.
+    pub fn adopt(&self, id: &str) -> io::Result<Drive> {
+        let path = self.dir.join(id);
+        let file = File::options().read(true).write(true).open(&path)?;
+        Ok(Drive { file, path, outlives: AtomicBool::new(true) })
     }
 
     /// Makes the drive of the sandbox `id`, with the contents of `source`. Blocks for as long as the disk takes.
     pub fn create(&self, id: &str, source: &File) -> Result<Drive, StoreError> {
         let path = self.dir.join(id);
         let file = create_file(&path).map_err(at("create", &path))?;
-        let drive = Drive { file, path };
+        let drive = Drive { file, path, outlives: AtomicBool::new(false) };
         let bytes = source.metadata().map_err(at("read", &drive.path))?.len();
         clone_or_copy(source, &drive.file, bytes, &Urgent).map_err(at("write", &drive.path))?;
         Ok(drive)
@@ -53,11 +66,13 @@ impl Drives {
     }
 }
 
-/// One sandbox's drive. Dropping it deletes the file.
+/// One sandbox's drive. Dropping it deletes the file, unless it was told to
+/// [outlive the daemon](Drive::outlive_the_daemon).
 #[derive(Debug)]
 pub struct Drive {
     file: File,
     path: PathBuf,
+    outlives: AtomicBool,
 }
 
 /// What it took to copy a drive while its guest stood still.
@@ -70,6 +85,11 @@ pub struct DriveCopy {
 }
 
 impl Drive {
+    /// Says whether the file stays when this is dropped.
+    pub fn outlive_the_daemon(&self, outlives: bool) {
+        self.outlives.store(outlives, Ordering::Relaxed);
+    }
+
     /// Puts the link that Firecracker opens it by into the sandbox's run directory.
     pub fn link_into(&self, sandbox_dir: &Path) -> io::Result<()> {
         symlink(&self.path, sandbox_dir.join(DRIVE_FILE))
@@ -96,6 +116,9 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
+        if self.outlives.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(drive = %self.path.display(), %error, "a drive is left; the next start deletes it");
         }

@@ -55,7 +55,7 @@ impl Cpu {
 }
 
 /// What a snapshot's restore depends on, on the host that takes it or that restores it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Firecracker's version, as `major.minor.patch`.
     pub firecracker: String,

@@ -6,8 +6,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use super::cgroup_mounts::{Controller, Hierarchy, Mounts, Version};
 use super::process::is_sandbox_id;
@@ -19,7 +22,7 @@ const REMOVE_ATTEMPTS: u32 = 10;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a sandbox may use at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Memory that its Firecracker is charged for, in MiB.
     pub memory_mib: Option<u32>,
@@ -84,12 +87,12 @@ impl Cgroups {
         Self { memory: prepare(Controller::Memory), cpu: prepare(Controller::Cpu) }
     }
 
-    /// Deletes the groups of sandboxes that an earlier daemon of the same name left and that nothing runs in. What
+    /// Deletes the groups of sandboxes that an earlier daemon of the same name left and that are not `in_use`. What
     /// has just been killed may take a while to be gone: tries again until all are deleted or `wait` is over.
-    pub fn delete_leftovers(&self, wait: Duration) {
+    pub fn delete_leftovers(&self, wait: Duration, in_use: impl Fn(&str) -> bool) {
         let begun = Instant::now();
         for ours in [&self.memory, &self.cpu].into_iter().flatten() {
-            while delete_empty_groups(&ours.dir) > 0 && begun.elapsed() < wait {
+            while delete_empty_groups(&ours.dir, &in_use) > 0 && begun.elapsed() < wait {
                 sleep(REMOVE_PAUSE);
             }
         }
@@ -100,7 +103,7 @@ impl Cgroups {
         if limits.is_none() {
             return Ok(None);
         }
-        let mut cgroup = Cgroup { limits, groups: Vec::new(), entries: Vec::new() };
+        let mut cgroup = Cgroup::empty(limits);
         if let Some(mib) = limits.memory_mib {
             let group = cgroup.join(&self.memory, id, "memory_limit_mib", Controller::Memory)?;
             let file = match group.version {
@@ -124,6 +127,22 @@ impl Cgroups {
     }
 }
 
+impl Cgroups {
+    /// The group that another daemon made for the sandbox `id`; `None` where there is none.
+    pub fn adopt(&self, id: &str, limits: Limits) -> Option<Cgroup> {
+        let mut cgroup = Cgroup::empty(limits);
+        let asked = [(&self.memory, limits.memory_mib.is_some()), (&self.cpu, limits.cpus.is_some())];
+        for (ours, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+            let Ok(ours) = ours else { continue };
+            let group = Hierarchy { dir: ours.dir.join(id), ..ours.clone() };
+            if group.dir.is_dir() && !cgroup.groups.contains(&group) {
+                cgroup.groups.push(group);
+            }
+        }
+        (!cgroup.groups.is_empty()).then_some(cgroup)
+    }
+}
+
 impl Drop for Cgroups {
     fn drop(&mut self) {
         for ours in [&self.memory, &self.cpu].into_iter().flatten() {
@@ -141,9 +160,11 @@ fn quota_us(cpus: f64) -> u64 {
 
 /// The group of one sandbox, in each hierarchy that it has a limit in.
 ///
-/// Dropping it deletes it, unless something still runs in it after a moment, for which it waits.
+/// Dropping it deletes it, unless it is [kept](Cgroup::keep_when_dropped) or something still runs in it after a
+/// moment, for which it waits.
 #[derive(Debug)]
 pub struct Cgroup {
+    keep: AtomicBool,
     limits: Limits,
     groups: Vec<Hierarchy>,
     // `cgroup.procs` of each, open for writing.
@@ -151,6 +172,15 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    fn empty(limits: Limits) -> Self {
+        Self { keep: AtomicBool::new(false), limits, groups: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Says whether it is left as it is when this is dropped.
+    pub fn keep_when_dropped(&self, keep: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
+    }
+
     fn join(
         &mut self,
         ours: &Result<Hierarchy, String>,
@@ -203,6 +233,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if self.keep.load(Ordering::Relaxed) {
+            return;
+        }
         for _ in 0..REMOVE_ATTEMPTS {
             self.groups.retain(|group| !is_gone(&group.dir));
             if self.groups.is_empty() {
@@ -222,11 +255,12 @@ fn is_gone(dir: &Path) -> bool {
     }
 }
 
-/// Deletes the groups of sandboxes below `dir` that nothing runs in, and counts the others, which the kernel
-/// refuses to delete.
-fn delete_empty_groups(dir: &Path) -> usize {
+/// Deletes the groups of sandboxes below `dir` that are not `in_use` and that nothing runs in; counts those that
+/// something runs in, which the kernel refuses to delete.
+fn delete_empty_groups(dir: &Path, in_use: &impl Fn(&str) -> bool) -> usize {
     let groups = fs::read_dir(dir).into_iter().flatten().flatten();
-    let groups = groups.filter(|entry| entry.file_name().to_str().is_some_and(is_sandbox_id));
+    let is_leftover = |name: &str| is_sandbox_id(name) && !in_use(name);
+    let groups = groups.filter(|entry| entry.file_name().to_str().is_some_and(is_leftover));
     groups.filter(|entry| !is_gone(&entry.path())).count()
 }
 

@@ -35,6 +35,16 @@ impl Confinement {
         unsafe { command.pre_exec(enter) };
     }
 
+    /// Notes that a process runs in it: what this is dropped with, a daemon that ends, is not the end of that.
+    pub fn hold(&self) {
+        self.cgroup.as_ref().inspect(|cgroup| cgroup.keep_when_dropped(true));
+    }
+
+    /// Notes that the process has ended, and with it the use of its control group, which is deleted.
+    pub fn release(self) {
+        self.cgroup.as_ref().inspect(|cgroup| cgroup.keep_when_dropped(false));
+    }
+
     /// Why the process ended, where that is the doing of its limits.
     pub fn cause_of_death(&self) -> Option<String> {
         let cgroup = self.cgroup.as_ref()?;

@@ -1,14 +1,30 @@
 //! A guest's serial console: what it prints is kept, bounded; what is written reaches it in order.
+//!
+//! Both directions are named FIFOs in the microVM's run directory, so that they outlive the daemon. Firecracker
+//! has each open for reading and writing: without a daemon it sees no end of input, gets no SIGPIPE, and the
+//! kernel keeps what the guest printed, up to the size of a pipe (64 KiB). Beyond that Firecracker drops the
+//! guest's output, as its end does not block, and the guest runs on; a last line or so that did not fit stays in
+//! Firecracker's own buffer and comes before the next output.
 
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+
+/// What the guest reads.
+pub const INPUT_FIFO: &str = "console.in";
+/// What the guest prints.
+pub const OUTPUT_FIFO: &str = "console.out";
 
 /// Output that is kept for a reader; older bytes are dropped and counted.
 const KEPT_BYTES: usize = 256 << 10;
@@ -43,22 +59,55 @@ pub struct Console {
     end: watch::Receiver<u64>,
     // Held over a whole exchange: two at once would read each other's answers.
     input: tokio::sync::Mutex<Input>,
+    // Ends with the console: another one may be opened on the same FIFOs.
+    _reader: JoinSet<()>,
 }
 
 #[derive(Debug)]
 struct Input {
-    pipe: ChildStdin,
+    pipe: Sender,
     /// Everything before this offset has been returned by an exchange.
     returned: u64,
 }
 
+/// The standard streams of the process that serves a console.
+#[derive(Debug)]
+pub struct ServerEnds {
+    /// Its standard input.
+    pub input: File,
+    /// Its standard output.
+    pub output: File,
+}
+
 impl Console {
-    /// Takes over the standard streams of a Firecracker process and reads until it closes them.
-    pub fn new(pipe: ChildStdin, stdout: ChildStdout) -> Self {
-        let output = Arc::new(Mutex::new(Output::default()));
-        let (grown, end) = watch::channel(0);
-        tokio::spawn(keep_output(stdout, Arc::clone(&output), grown));
-        Self { output, end, input: tokio::sync::Mutex::new(Input { pipe, returned: 0 }) }
+    /// Makes the FIFOs in `dir`, and opens them for the daemon and for the process to be started.
+    pub fn create(dir: &Path) -> io::Result<(Self, ServerEnds)> {
+        let open = |name, flags: OFlags| {
+            let path = dir.join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            // Both ways, which never blocks and never comes to an end (fifo(7)).
+            File::options().read(true).write(true).custom_flags(flags.bits() as i32).open(path)
+        };
+        let input = open(INPUT_FIFO, OFlags::empty())?;
+        let output = open(OUTPUT_FIFO, OFlags::NONBLOCK)?;
+        Ok((Self::open(dir)?, ServerEnds { input, output }))
+    }
+
+    /// Opens the FIFOs in `dir`, and reads until the last process that has them open for writing is gone. Fails
+    /// where there is none.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let pipe = OpenOptions::new().open_sender(dir.join(INPUT_FIFO))?;
+        let nonblocking = OFlags::NONBLOCK.bits() as i32;
+        let mut stdout = File::options().read(true).custom_flags(nonblocking).open(dir.join(OUTPUT_FIFO))?;
+        let mut kept = Output::default();
+        // What came while nobody read is old already: it must not be taken for the answer to the first write.
+        let backlog = read_what_is_there(&mut stdout, &mut kept);
+        let output = Arc::new(Mutex::new(kept));
+        let (grown, end) = watch::channel(backlog);
+        let mut reader = JoinSet::new();
+        reader.spawn(keep_output(Receiver::from_file(stdout)?, Arc::clone(&output), grown));
+        let input = tokio::sync::Mutex::new(Input { pipe, returned: 0 });
+        Ok(Self { output, end, input, _reader: reader })
     }
 
     /// Writes `bytes`, then reads until `until` has come or `wait` is over.
@@ -131,6 +180,16 @@ impl Console {
     }
 }
 
+/// Reads until nothing more has come, and returns the offset of the end.
+fn read_what_is_there(stdout: &mut File, output: &mut Output) -> u64 {
+    let mut buffer = vec![0; 16 << 10];
+    let mut end = 0;
+    while let Ok(bytes @ 1..) = stdout.read(&mut buffer) {
+        end = output.push(&buffer[..bytes]);
+    }
+    end
+}
+
 async fn keep_output(
     mut stdout: impl AsyncRead + Unpin,
     output: Arc<Mutex<Output>>,
@@ -187,30 +246,25 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Stdio;
     use std::time::Duration;
 
-    use tokio::process::Command;
+    use tokio::process::{Child, Command};
 
     use super::{Console, KEPT_BYTES, Output};
 
-    fn console(script: &str) -> (tokio::process::Child, Console) {
-        let mut child = Command::new("sh")
-            .args(["-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let console = Console::new(child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        (child, console)
+    fn console(script: &str) -> (Child, Console, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let (console, ends) = Console::create(dir.path()).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(ends.input).stdout(ends.output).kill_on_drop(true);
+        (command.spawn().unwrap(), console, dir)
     }
 
     const WAIT: Duration = Duration::from_secs(5);
 
     #[tokio::test]
     async fn an_answer_is_read_to_its_end_and_an_old_one_is_not_taken_for_it() {
-        let (_child, console) = console("while read line; do echo \"ok $line\"; echo more; done");
+        let (_child, console, _dir) = console("while read line; do echo \"ok $line\"; echo more; done");
         let first = console.exchange(b"a\n", Some(b"ok a\n"), WAIT).await.unwrap();
         assert_eq!((first.output.as_slice(), first.matched), (b"ok a\n".as_slice(), true));
         let rest = console.exchange(b"", Some(b"more\n"), WAIT).await.unwrap();
@@ -221,14 +275,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_console_ends_the_wait() {
-        let (_child, console) = console("echo last words");
+        let (_child, console, _dir) = console("echo last words");
         let exchange = console.exchange(b"", Some(b"never"), Duration::from_secs(60)).await.unwrap();
         assert_eq!(exchange.output, b"last words\n");
     }
 
     #[tokio::test]
     async fn a_listener_hears_all_once_and_takes_nothing_from_an_exchange() {
-        let (_child, console) = console("read line; printf 'a\\303'; sleep 0.1; printf '\\244'; sleep 60");
+        let (_child, console, _dir) =
+            console("read line; printf 'a\\303'; sleep 0.1; printf '\\244'; sleep 60");
         let start = console.listen(None, Duration::ZERO).await.next;
         console.exchange(b"go\n", None, Duration::ZERO).await.unwrap();
         let first = console.listen(Some(start), WAIT).await;
@@ -239,6 +294,16 @@ mod tests {
         assert_eq!(console.exchange(b"", Some(b"\xa4"), WAIT).await.unwrap().output, "aä".as_bytes());
         let silence = console.listen(Some(second.next), Duration::from_millis(20)).await;
         assert_eq!((silence.output.len(), silence.next), (0, second.next));
+    }
+
+    #[tokio::test]
+    async fn another_reader_takes_over_with_what_came_in_between() {
+        let (_child, first, dir) = console("read line; echo \"got $line\"; sleep 60");
+        drop(first);
+        // Each end is opened anew; the process behind them has seen no end and no error.
+        let second = Console::open(dir.path()).unwrap();
+        let answer = second.exchange(b"a\n", Some(b"got a\n"), WAIT).await.unwrap();
+        assert!(answer.matched, "{answer:?}");
     }
 
     #[test]

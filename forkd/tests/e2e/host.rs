@@ -13,6 +13,7 @@ use forkd::api::{
 };
 use forkd::http_client::{Answer, CallError, Endpoint, HttpClient};
 use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -35,6 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Host {
     pub dir: tempfile::TempDir,
     root: PathBuf,
+    arguments: Vec<String>,
     daemon: Child,
     client: HttpClient,
     runtime: Runtime,
@@ -55,10 +57,11 @@ impl Host {
 
     /// The same, with more arguments to `forkd serve`.
     pub fn start_with(dir: tempfile::TempDir, root: PathBuf, arguments: &[&str]) -> Result<Self> {
-        let daemon = spawn_daemon(dir.path(), &root, arguments)?;
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let daemon = spawn_daemon(dir.path(), &root, &arguments)?;
         let client = HttpClient::new(Endpoint::Unix(dir.path().join("sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut host = Self { dir, root, daemon, client, runtime };
+        let mut host = Self { dir, root, arguments, daemon, client, runtime };
         host.wait_until_healthy()?;
         Ok(host)
     }
@@ -82,9 +85,30 @@ impl Host {
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.daemon.kill()?;
         self.daemon.wait()?;
-        self.daemon = spawn_daemon(self.dir.path(), &self.root, &[])?;
+        self.restart()
+    }
+
+    /// Starts another daemon in the place of one that has ended; `wait` for that first.
+    pub fn restart(&mut self) -> Result<()> {
+        self.daemon.wait()?;
+        self.daemon = spawn_daemon(self.dir.path(), &self.root, &self.arguments)?;
         self.client = HttpClient::new(Endpoint::Unix(self.socket()));
         self.wait_until_healthy()
+    }
+
+    /// Waits until the daemon has ended.
+    pub fn wait(&mut self) -> Result<()> {
+        Ok(self.daemon.wait().map(drop)?)
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal_daemon(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.daemon), signal)?)
+    }
+
+    /// The run directory of a sandbox.
+    pub fn run_dir(&self, id: &str) -> PathBuf {
+        self.dir.path().join("vms").join(id)
     }
 
     fn wait_until_healthy(&mut self) -> Result<()> {
@@ -178,9 +202,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.signal_daemon(Signal::TERM);
         let _ = self.daemon.wait();
+        // Where the daemon was not there to end them.
+        for pid in firecrackers_below(self.dir.path()).unwrap_or_default() {
+            let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL));
+        }
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
@@ -201,10 +228,13 @@ pub fn other_client(
     runtime.block_on(client.call(method, path, body, DEADLINE))
 }
 
-fn spawn_daemon(dir: &Path, root: &Path, arguments: &[&str]) -> Result<Child> {
+/// Unless `arguments` say otherwise: with the tests' Firecracker, and its sandboxes end with it.
+fn spawn_daemon(dir: &Path, root: &Path, arguments: &[String]) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let firecracker = testkit::firecracker().ok_or("no firecracker")?;
     Ok(Command::new(env!("CARGO_BIN_EXE_forkd"))
+        .env("FORKD_FIRECRACKER", firecracker)
+        .env("FORKD_ON_EXIT", "kill")
         .arg("serve")
         .arg("--socket")
         .arg(dir.join("sock"))
@@ -214,8 +244,6 @@ fn spawn_daemon(dir: &Path, root: &Path, arguments: &[&str]) -> Result<Child> {
         .arg(root)
         .arg("--data-dir")
         .arg(dir.join("data"))
-        .arg("--firecracker")
-        .arg(firecracker)
         .args(arguments)
         .stdin(Stdio::null())
         .stderr(log)

@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod doctor;
 mod faults;
+mod gate;
 mod host;
 mod layers;
 mod linux;
@@ -12,10 +13,15 @@ mod observe;
 mod pack;
 mod preallocation;
 mod sandboxes;
+mod service;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Err(error) = gate::take_part() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let tests = [
         memory::TESTS,
         bad_input::TESTS,
@@ -28,6 +34,7 @@ fn main() -> ExitCode {
         observe::TESTS,
         sandboxes::TESTS,
         linux::TESTS,
+        service::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }

@@ -1,5 +1,6 @@
 //! Namespaces, limits, pauses by the user, drives of their own, and where a snapshot may be restored.
 
+use rustix::process::Signal;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,11 @@ pub const TESTS: &[Test] = &[
     Test { name: "sandboxes::a_child_runs_in_the_namespace_it_was_given", needs: NEEDS, run: namespace },
     Test { name: "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox", needs: NEEDS, run: limits },
     Test { name: "sandboxes::a_kill_for_want_of_memory_is_told_as_such", needs: NEEDS, run: out_of_memory },
-    Test { name: "sandboxes::a_crashed_daemons_groups_are_deleted", needs: NEEDS, run: crashed_groups },
+    Test {
+        name: "sandboxes::limits_outlive_a_crash_and_their_groups_go_with_the_sandbox",
+        needs: NEEDS,
+        run: crashed_groups,
+    },
     Test { name: "sandboxes::each_child_says_when_it_ran", needs: NEEDS, run: running_after },
     Test { name: "sandboxes::a_branch_leaves_a_guest_that_its_user_paused", needs: NEEDS, run: user_pause },
     Test { name: "sandboxes::pauses_branches_and_kills_do_not_mix", needs: NEEDS, run: pause_race },
@@ -207,10 +212,11 @@ fn crashed_groups() -> Outcome {
     let child = fork(&host, &request)?.pop().ok_or("no child")?;
     assert!(!groups_of(&child.id)?.is_empty());
     host.crash_and_restart()?;
-    // Either its sandbox lives on in it, or it is gone.
-    if host.sandbox(&child.id).is_err() {
-        assert_eq!(groups_of(&child.id)?, Vec::<PathBuf>::new());
-    }
+    let adopted = host.sandbox(&child.id)?;
+    assert_eq!((adopted.memory_limit_mib, adopted.state), (Some(128), SandboxState::Running));
+    assert!(!groups_of(&child.id)?.is_empty());
+    host.end(&child.id)?;
+    wait_for("the adopted sandbox's group to go", || Ok(groups_of(&child.id)?.is_empty()))?;
     Ok(())
 }
 
@@ -376,12 +382,14 @@ fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 fn drives() -> Outcome {
-    let host = Host::start()?;
-    drives_on(&host).map_err(|error| error.to_string())?;
+    let dir = tempfile::Builder::new().prefix("forkd-e2e-").tempdir()?;
+    let root = dir.path().join("snapshots");
+    let mut host = Host::start_with(dir, root, &["--on-exit", "keep"])?;
+    drives_on(&mut host).map_err(|error| error.to_string())?;
     Ok(())
 }
 
-fn drives_on(host: &Host) -> Result<()> {
+fn drives_on(host: &mut Host) -> Result<()> {
     let mut contents = pattern(3, 3 << 20);
     boot_with_drive(host, "base", &contents)?;
     assert!(fs::read(host.root().join("base/drive.img"))? == contents, "another drive than was booted with");
@@ -400,6 +408,11 @@ fn drives_on(host: &Host) -> Result<()> {
         assert!(branch.drive_copy_ns > 0 && branch.drive_copy_ns <= branch.pause_ns, "{branch:?}");
         children.push((tag, contents.clone()));
     }
+    // The drive outlives the daemon, as its sandbox does.
+    host.signal_daemon(Signal::TERM)?;
+    host.restart()?;
+    host.require_running(&source.id)?;
+    assert_eq!(open_drive(source.pid)?, drive_of(host, &source.id));
     // What the source writes after a pause is in no snapshot before it.
     File::options().write(true).open(drive_of(host, &source.id))?.write_all_at(&[0xff; 4096], 0)?;
     host.call::<Value>(Method::POST, "/v1/snapshots/b2/compact", None::<&Value>)?;
