@@ -103,12 +103,12 @@ impl Task {
         Registers(Self(unsafe { bpf_task_pt_regs(self.0 as *mut _) } as *const u8))
     }
 
-    /// The address at which the stack of the process's first thread began (`mm_struct::start_stack`);
-    /// 0 where the task has no memory of its own.
+    /// The address at which the stack of the process's first thread began (`mm_struct::start_stack`); `None`
+    /// where the task has given its memory back, as one that is ending has.
     #[inline(always)]
-    pub fn first_stack_base(self) -> u64 {
+    pub fn first_stack_base(self) -> Option<u64> {
         let mm: *const u8 = self.field(&TASK_MM);
-        if mm.is_null() { 0 } else { Self(mm).field(&MM_START_STACK) }
+        if mm.is_null() { None } else { Some(Self(mm).field(&MM_START_STACK)) }
     }
 
     /// The thread pointer: the C libraries put what it points to on top of the stack of each thread that

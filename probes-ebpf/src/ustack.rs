@@ -89,8 +89,9 @@ pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) 
     // SAFETY: no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let Some(record) = USER_STACK.get_ptr_mut(cpu) else { return UserSide { ip, signature: 0 } };
+    let Some(first_stack_base) = task.first_stack_base() else { return UserSide { ip, signature: 0 } };
     let sp = registers.sp();
-    let bytes = copy(counters, sp, base(task, sp), record);
+    let bytes = copy(counters, sp, base(task, first_stack_base, sp), record);
     if bytes == 0 {
         return UserSide { ip, signature: 0 };
     }
@@ -105,9 +106,8 @@ pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) 
 
 /// Where the stack that holds `sp` begins, its highest address, if that is within reach of one record.
 #[inline(always)]
-fn base(task: Task, sp: u64) -> Option<u64> {
+fn base(task: Task, first: u64, sp: u64) -> Option<u64> {
     let is_near = |base: u64| base.wrapping_sub(sp) <= MAX_USER_STACK as u64;
-    let first = task.first_stack_base();
     if is_near(first) {
         return Some(first);
     }
