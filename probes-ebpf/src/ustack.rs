@@ -141,10 +141,11 @@ fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut Use
         step = PAGE;
     }
     let bytes = forget(record, bytes as u64) as usize & (2 * MAX_USER_STACK - 1);
-    if bytes == 0 {
-        count(counters, Loss::UserStackUnread);
-    } else if base.is_some() && bytes < wanted {
-        count(counters, Loss::UserStackPartial);
+    match (bytes < wanted, bytes) {
+        (true, 0) => count(counters, Loss::UserStackUnread),
+        // Where the stack ends is known only if its base is.
+        (true, _) if base.is_some() => count(counters, Loss::UserStackPartial),
+        _ => {}
     }
     bytes
 }

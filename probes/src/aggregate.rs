@@ -1,5 +1,6 @@
 //! Intervals to the report: sums by thread and by stack.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use reports::offcpu::{Stack, State, Thread, Waker};
@@ -117,13 +118,18 @@ impl Totals {
             .into_iter()
             .map(|((thread, named), sum)| stack_row(thread, comm(thread), named, sum))
             .collect();
-        stacks.sort_by(|a, b| {
-            let key = |stack: &Stack| (stack.tid, stack.state);
-            let frames = |stack: &'_ Stack| (stack.kernel.clone(), stack.user.clone(), stack.waker.clone());
-            b.ns.cmp(&a.ns).then_with(|| key(a).cmp(&key(b))).then_with(|| frames(a).cmp(&frames(b)))
-        });
+        stacks.sort_by(longest_first);
         Tables { threads, stacks }
     }
+}
+
+/// Everything else decides between equals, so that one recording always gives one order.
+fn longest_first(a: &Stack, b: &Stack) -> Ordering {
+    let frames = |stack: &Stack| (stack.kernel.len(), stack.user.len(), stack.user_truncated);
+    b.ns.cmp(&a.ns)
+        .then_with(|| (a.tid, a.state).cmp(&(b.tid, b.state)))
+        .then_with(|| frames(a).cmp(&frames(b)))
+        .then_with(|| (&a.kernel, &a.user, &a.waker).cmp(&(&b.kernel, &b.user, &b.waker)))
 }
 
 #[derive(PartialEq, Eq, Hash)]
