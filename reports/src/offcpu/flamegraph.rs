@@ -15,7 +15,10 @@ pub fn render(report: &OffCpu) -> Result<Vec<u8>, RenderError> {
         return Err(RenderError::Empty { window_ns: report.window_ns });
     }
     let mut options = Options::default();
-    options.title = format!("Off-CPU time of {} (pid {})", report.comm, report.pid);
+    options.title = format!(
+        "Off-CPU time of {} (pid {}): user functions blue, kernel functions brown",
+        report.comm, report.pid
+    );
     options.subtitle = Some(subtitle(report));
     let mut colors = palette::of(&folded);
     options.palette_map = Some(&mut colors);
@@ -40,7 +43,6 @@ fn subtitle(report: &OffCpu) -> String {
         many => format!("; {many} warnings in the table"),
     };
     let (user, lost) = (user::wholeness(report), loss::in_short(report));
-    let line =
-        format!("each thread over {window}; {user}; {lost}{warnings}; user frames blue, kernel frames brown");
-    clip(&line, WIDTH_PX / 7)
+    let line = format!("each thread over {window}; {user}; {lost}{warnings}");
+    clip(&line, WIDTH_PX / 8)
 }

@@ -21,7 +21,8 @@ pub fn of(folded: &str) -> PaletteMap {
             }
         }
     }
-    map.insert("all", NEITHER);
+    // The root, which has no name there.
+    map.insert("", NEITHER);
     map
 }
 
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn every_frame_has_a_color() {
         let map = of("t-1;main;do_fsync_[k] 12\nt-1;[truncated];main 3\n");
-        for frame in ["all", "t-1", "main", "do_fsync_[k]", "[truncated]"] {
+        for frame in ["", "t-1", "main", "do_fsync_[k]", "[truncated]"] {
             assert!(map.get(frame).is_some(), "{frame}");
         }
     }
