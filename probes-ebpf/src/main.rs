@@ -8,7 +8,9 @@
 mod emit;
 mod maps;
 mod sched;
+mod sleepers;
 mod task;
+mod ustack;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -6,16 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
-use reports::offcpu::{OffCpu, SCHEMA};
+use reports::offcpu::{Cost, OffCpu, SCHEMA};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::aggregate::{Tables, Totals};
 use crate::drain::{Drain, Gathered, Sink};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState, Windows};
-use crate::load::Probes;
+use crate::load::{Probes, Target};
 use crate::proc;
-use crate::symbolize::{Images, Symbolizer, hidden_kernel_symbols};
+use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
+use crate::unwind::{Stack, UserStacks};
 
 /// Where the switches come from, as reports name it.
 const ATTACH: &str = "tp_btf/sched_switch";
@@ -30,13 +31,15 @@ pub struct Options {
     /// Keep every interval until the end, so that [`Session::finish_in`] can cut them to windows that are
     /// not known before. Costs memory for each switch; without it, intervals are summed at once.
     pub keep_intervals: bool,
+    /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
+    pub stats: bool,
     /// Allow the watched process to be the one that records.
     pub watch_self: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, min_ns: 0, keep_intervals: false, watch_self: false }
+        Self { ring_bytes: 8 << 20, min_ns: 0, keep_intervals: false, stats: false, watch_self: false }
     }
 }
 
@@ -50,8 +53,8 @@ pub struct Session {
     comm: String,
     process: OwnedFd,
     start_ns: u64,
+    attach_ns: u64,
     options: Options,
-    images: Images,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
     reader: Option<Reader>,
@@ -79,13 +82,20 @@ impl Session {
     /// # Errors
     /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
     pub fn attach(pid: u32, options: Options) -> Result<Self, AttachError> {
+        let begun_ns = proc::monotonic_ns();
         let process = check_target(pid, &options)?;
         let mut probes = Probes::attach(options.ring_bytes)?;
-        let (images, unreadable) = images_of(pid);
+        if options.stats {
+            probes.count_runs()?;
+        }
+        let (mut user, unreadable) = user_stacks_of(pid);
         let armed_ns = proc::monotonic_ns();
-        probes.arm(&[pid])?;
+        probes.arm(&[Target { pid, code: user.code_spans() }])?;
         let start_ns = proc::monotonic_ns();
-        let seeds = proc::seeds(pid).map_err(|error| gone_or(pid, "listing its threads", error))?;
+        let registers = probes.sleepers();
+        let mut unwind = |tid, ip, stack: Stack<'_>| user.add_sleeper(ip, registers.get(&tid), stack);
+        let seeds =
+            proc::seeds(pid, &mut unwind).map_err(|error| gone_or(pid, "listing its threads", error))?;
         let mut warnings = warnings_at_start(&seeds);
         warnings.extend(unreadable);
         let sink = if options.keep_intervals {
@@ -93,10 +103,11 @@ impl Session {
         } else {
             Sink::Totals(Totals::new(options.min_ns))
         };
-        let drain = Drain::new(probes, vec![pid], armed_ns, start_ns, seeds, sink);
+        let drain = Drain::new(probes, (pid, user), armed_ns, start_ns, seeds, sink);
         let reader = spawn(drain)?;
         let comm = proc::process_comm(pid);
-        Ok(Self { pid, comm, process, start_ns, options, images, warnings, reader: Some(reader) })
+        let attach_ns = proc::monotonic_ns() - begun_ns;
+        Ok(Self { pid, comm, process, start_ns, attach_ns, options, warnings, reader: Some(reader) })
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -164,6 +175,13 @@ impl Session {
     }
 
     fn report(&mut self, gathered: Gathered, windows: &Windows) -> OffCpu {
+        let cost = self.options.stats.then(|| Cost {
+            attach_ns: self.attach_ns,
+            peak_resident_bytes: proc::peak_resident_bytes(),
+            records: gathered.received,
+            user_stacks: gathered.user.len() as u64,
+            programs: gathered.programs,
+        });
         let totals = match gathered.sink {
             Sink::Totals(totals) => totals,
             Sink::Intervals(intervals) => {
@@ -178,9 +196,7 @@ impl Session {
         warnings.extend(hidden_kernel_symbols());
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(left_out(totals.shorter(), self.options.min_ns));
-        let mut images = std::mem::take(&mut self.images);
-        images.refresh(self.pid);
-        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(images));
+        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(gathered.user));
         OffCpu {
             schema: SCHEMA.to_owned(),
             pid: self.pid,
@@ -192,6 +208,7 @@ impl Session {
             warnings,
             threads,
             stacks,
+            cost,
         }
     }
 }
@@ -235,13 +252,13 @@ fn spawn(drain: Drain) -> Result<Reader, AttachError> {
     Ok(Reader { stop, thread })
 }
 
-/// The process's files, or why its instructions will have no names. That is no reason not to record.
-fn images_of(pid: u32) -> (Images, Option<String>) {
-    match Images::of(pid) {
-        Ok(images) => (images, None),
+/// With the process's files, or why there will be no user stacks. That is no reason not to record.
+fn user_stacks_of(pid: u32) -> (UserStacks, Option<String>) {
+    match UserStacks::of(pid) {
+        Ok(stacks) => (stacks, None),
         Err(error) => {
-            let why = format!("user frames have no names: /proc/{pid}/maps cannot be read ({error})");
-            (Images::default(), Some(why))
+            let why = format!("no user stacks: /proc/{pid}/maps cannot be read ({error})");
+            (UserStacks::default(), Some(why))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, loss};
+use super::{OffCpu, Stack, State, Thread, Waker, cost, loss, user};
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
 
@@ -23,7 +23,11 @@ fn write_all(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     for (index, wait) in waits.iter().take(STACKS).enumerate() {
         one_wait(out, index + 1, wait, report.window_ns)?;
     }
-    rest(out, &waits[waits.len().min(STACKS)..])
+    rest(out, &waits[waits.len().min(STACKS)..])?;
+    match &report.cost {
+        Some(cost) => cost::render(out, cost),
+        None => Ok(()),
+    }
 }
 
 fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
@@ -34,6 +38,7 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     let what = format!("Off-CPU time of {} (pid {}), {window}, {}", report.comm, report.pid, report.attach);
     out.push_str(&wrap(&what, " ", ""));
     out.push_str(&wrap(&loss::in_full(report), ", ", "  "));
+    writeln!(out, "{}", user::wholeness(report))?;
     for warning in &report.warnings {
         out.push_str(&wrap(&format!("warning: {warning}"), " ", "  "));
     }
@@ -98,7 +103,8 @@ fn waits(stacks: &[Stack]) -> Vec<Wait<'_>> {
 }
 
 fn same_place(a: &Stack, b: &Stack) -> bool {
-    (a.tid, a.state, &a.kernel, &a.user) == (b.tid, b.state, &b.kernel, &b.user)
+    let key = |stack: &Stack| (stack.tid, stack.state, stack.user_truncated);
+    key(a) == key(b) && a.kernel == b.kernel && a.user == b.user
 }
 
 fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::fmt::Result {
@@ -114,7 +120,9 @@ fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::
         state(stack.state),
     )?;
     frames(out, "kernel  ", &stack.kernel);
-    frames(out, "user    ", &stack.user);
+    let mut user = stack.user.clone();
+    user.extend(stack.user_truncated.then(|| "[truncated]".to_owned()));
+    frames(out, "user    ", &user);
     if !wait.wakers.is_empty() {
         out.push_str(&wrap(&format!("    woken   by {}", wakers(&wait.wakers)), ", ", "            "));
     }
