@@ -26,6 +26,12 @@ pub enum Kind {
     Waking = 3,
     /// A watched thread was born and may run. Body: [`Other`], the thread that made it; no frames.
     Born = 4,
+    /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter). The words after it are
+    /// the elements of a `futex_waitv`, or the frames of the caller of any other futex operation, as frame
+    /// pointers show them.
+    CallEnter = 16,
+    /// A watched thread is about to leave a system call. Body: [`CallExit`](crate::CallExit).
+    CallExit = 17,
 }
 
 /// The start of every record.

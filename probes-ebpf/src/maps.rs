@@ -2,17 +2,18 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use probes_common::{Control, CpuCounters};
+use probes_common::{Control, CpuCounters, LANES};
 
+use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
 
 /// One entry: whether to record, and whom to watch.
 #[map]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// One entry a CPU: sequence numbers and losses.
+/// One entry a CPU and lane: sequence numbers and losses.
 #[map]
-pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(1, 0);
+pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(LANES, 0);
 
 /// The records on their way out. User space sets the size at load.
 #[map]
@@ -27,3 +28,7 @@ pub static SWITCH_OUT: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entr
 /// The same for wake-ups, which also come in interrupts.
 #[map]
 pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for system calls as they are entered.
+#[map]
+pub static CALL_ENTER: PerCpuArray<CallEnterRecord> = PerCpuArray::with_max_entries(1, 0);

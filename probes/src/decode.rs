@@ -166,10 +166,10 @@ impl Decoder {
 
 /// Bounds-checked reads at the offsets of the shared structures.
 #[derive(Clone, Copy)]
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn array<const N: usize>(self, at: usize) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(self, at: usize) -> Result<[u8; N], DecodeError> {
         self.0
             .get(at..)
             .and_then(|rest| rest.first_chunk::<N>())
@@ -177,11 +177,11 @@ impl Fields<'_> {
             .ok_or(DecodeError::Short(self.0.len()))
     }
 
-    fn u64(self, at: usize) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(self, at: usize) -> Result<u64, DecodeError> {
         self.array(at).map(u64::from_ne_bytes)
     }
 
-    fn u32(self, at: usize) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(self, at: usize) -> Result<u32, DecodeError> {
         self.array(at).map(u32::from_ne_bytes)
     }
 
@@ -189,7 +189,7 @@ impl Fields<'_> {
         self.array::<COMM_LEN>(at).map(Comm::new)
     }
 
-    fn head(self) -> Result<Head, DecodeError> {
+    pub(crate) fn head(self) -> Result<Head, DecodeError> {
         Ok(Head {
             time_ns: self.u64(offset_of!(Head, time_ns))?,
             sequence: self.u64(offset_of!(Head, sequence))?,

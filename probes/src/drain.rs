@@ -1,16 +1,17 @@
 //! Reads the ring buffer on a thread of its own, and drives the pure stages with what it finds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use probes_common::{CpuCounters, Loss};
+use probes_common::{CALL_LANE, CpuCounters, Loss, SCHED_LANE};
 
-use crate::aggregate::Totals;
+use crate::call::{self, CallRecord};
 use crate::decode::{Decoder, Record};
 use crate::error::AttachError;
-use crate::gaps::GapFinder;
+use crate::gaps::{Gap, GapFinder};
 use crate::interval::{Builder, Finished, Interval, Seed, ThreadNote};
 use crate::load::Probes;
 use crate::order::Sorter;
@@ -22,31 +23,37 @@ const PASS: Duration = Duration::from_millis(50);
 /// How often, a millisecond apart, the last pass is repeated while a program may still be running.
 const LAST_PASSES: u32 = 50;
 
-/// What becomes of intervals.
-#[derive(Debug)]
-pub enum Sink {
-    /// They are summed at once.
-    Totals(Totals),
-    /// They are kept, to be cut to windows known later.
-    Intervals(Vec<Interval>),
+/// What is made of a recording while it goes on. Everything comes in the order of its time, an interval
+/// when its end has come.
+pub trait Analysis: fmt::Debug + Send + 'static {
+    /// Takes what a thread did.
+    fn interval(&mut self, interval: Interval);
+
+    /// Takes a system call entered or left.
+    fn call(&mut self, record: &CallRecord) {
+        let _ = record;
+    }
+
+    /// Events were lost in this stretch of time; comes before what happened in it.
+    fn lost(&mut self, gap: Gap) {
+        let _ = gap;
+    }
 }
 
-impl Sink {
-    fn take(&mut self, interval: Interval) {
-        match self {
-            Self::Totals(totals) => totals.add(&interval),
-            Self::Intervals(intervals) => intervals.push(interval),
-        }
-    }
+/// One record in the order of its time.
+#[derive(Debug)]
+enum Item {
+    Switch(Record),
+    Call(CallRecord),
 }
 
 /// What a recording came to.
 #[derive(Debug)]
-pub struct Gathered {
+pub struct Gathered<A> {
     /// When the window closed, in nanoseconds of CLOCK_MONOTONIC.
     pub end_ns: u64,
-    /// The intervals, or their sums.
-    pub sink: Sink,
+    /// What was made of the intervals and calls.
+    pub analysis: A,
     /// What is known of the threads beside them.
     pub notes: Vec<ThreadNote>,
     /// Events not recorded, by cause, zero or not.
@@ -57,31 +64,41 @@ pub struct Gathered {
     pub attempted: u64,
 }
 
+/// How a recording begins.
+#[derive(Debug)]
+pub struct Opening {
+    /// The processes that are watched.
+    pub pids: Vec<u32>,
+    /// When the programs began to record.
+    pub armed_ns: u64,
+    /// When the window opened.
+    pub start_ns: u64,
+    /// What the threads did then.
+    pub seeds: Vec<Seed>,
+    /// How many CPUs each lane of counters has.
+    pub cpus: u32,
+}
+
 /// A recording in progress.
 #[derive(Debug)]
-pub struct Drain {
+pub struct Drain<A> {
     probes: Probes,
     pids: Vec<u32>,
     decoder: Decoder,
     finder: GapFinder,
-    sorter: Sorter<Record>,
+    sorter: Sorter<Item>,
     builder: Builder,
-    sink: Sink,
+    analysis: A,
+    cpus: u32,
     previous_pass_ns: u64,
     received: u64,
     undecodable: u64,
 }
 
-impl Drain {
-    /// Takes over armed `probes`, in a window that opened at `start_ns`.
-    pub fn new(
-        probes: Probes,
-        pids: Vec<u32>,
-        armed_ns: u64,
-        start_ns: u64,
-        seeds: Vec<Seed>,
-        sink: Sink,
-    ) -> Self {
+impl<A: Analysis> Drain<A> {
+    /// Takes over armed `probes`.
+    pub fn new(probes: Probes, opening: Opening, analysis: A) -> Self {
+        let Opening { pids, armed_ns, start_ns, seeds, cpus } = opening;
         Self {
             probes,
             pids,
@@ -89,7 +106,8 @@ impl Drain {
             finder: GapFinder::new(armed_ns),
             sorter: Sorter::default(),
             builder: Builder::new(start_ns, seeds),
-            sink,
+            analysis,
+            cpus,
             previous_pass_ns: armed_ns,
             received: 0,
             undecodable: 0,
@@ -97,7 +115,7 @@ impl Drain {
     }
 
     /// Reads until `stop` is told to, or hung up.
-    pub fn run(mut self, stop: &Receiver<()>) -> Result<Gathered, AttachError> {
+    pub fn run(mut self, stop: &Receiver<()>) -> Result<Gathered<A>, AttachError> {
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(PASS) {
             let watermark_ns = self.previous_pass_ns;
             self.pass()?;
@@ -111,43 +129,51 @@ impl Drain {
     fn pass(&mut self) -> Result<Vec<CpuCounters>, AttachError> {
         let pass_ns = proc::monotonic_ns();
         let counters = self.probes.counters()?;
-        let Self { probes, decoder, finder, sorter, received, undecodable, .. } = self;
+        let Self { probes, decoder, finder, sorter, received, undecodable, cpus, .. } = self;
         probes.drain(|bytes| {
             *received += 1;
-            match decoder.decode(bytes) {
-                Ok(record) => {
-                    finder.note(record.cpu, record.sequence, record.time_ns);
-                    sorter.push(record.time_ns, record);
-                }
-                Err(_) => *undecodable += 1,
+            if call::is_call(bytes) {
+                let Ok(record) = call::decode(bytes) else { return *undecodable += 1 };
+                finder.note(CALL_LANE * *cpus + record.cpu, record.sequence, record.time_ns);
+                sorter.push(record.time_ns, Item::Call(record));
+            } else {
+                let Ok(record) = decoder.decode(bytes) else { return *undecodable += 1 };
+                finder.note(SCHED_LANE * *cpus + record.cpu, record.sequence, record.time_ns);
+                sorter.push(record.time_ns, Item::Switch(record));
             }
         });
         for gap in self.finder.end_pass(pass_ns, proc::monotonic_ns(), &counters) {
             self.builder.lost(gap);
+            self.analysis.lost(gap);
         }
         self.previous_pass_ns = pass_ns;
         Ok(counters)
     }
 
     fn release(&mut self, before_ns: u64) {
-        while let Some(record) = self.sorter.pop_before(before_ns) {
-            self.builder.record(&record, &mut |interval| self.sink.take(interval));
+        while let Some(item) = self.sorter.pop_before(before_ns) {
+            match item {
+                Item::Switch(record) => {
+                    self.builder.record(&record, &mut |interval| self.analysis.interval(interval));
+                }
+                Item::Call(record) => self.analysis.call(&record),
+            }
         }
     }
 
-    fn finish(mut self) -> Result<Gathered, AttachError> {
+    fn finish(mut self) -> Result<Gathered<A>, AttachError> {
         let end_ns = proc::monotonic_ns();
         let ran_ns = self.pids.iter().flat_map(|pid| proc::ran_ns(*pid)).collect();
         self.probes.disarm()?;
         let counters = self.last_passes()?;
         self.release(end_ns + 1);
         let mut loss = self.loss(&counters);
-        let mut sink = self.sink;
+        let mut analysis = self.analysis;
         let Finished { notes, unpaired } =
-            self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
+            self.builder.finish(end_ns, &ran_ns, &mut |interval| analysis.interval(interval));
         loss.insert("unpaired_switches".to_owned(), unpaired);
         let attempted = counters.iter().map(|cpu| cpu.attempted).sum();
-        Ok(Gathered { end_ns, sink, notes, loss, received: self.received, attempted })
+        Ok(Gathered { end_ns, analysis, notes, loss, received: self.received, attempted })
     }
 
     /// Reads until every record that a program set out to write has come, or was counted as lost.

@@ -14,6 +14,17 @@ pub enum AttachError {
     /// There is no such process, or it has just ended.
     #[error("no process {0}: it does not exist, or has ended; check the id with `ps`")]
     NoSuchProcess(u32),
+    /// No process has this id here, and one in a container knows itself by it.
+    #[error(
+        "no process {inside}: inside a pid namespace of its own, process {outside} has that id; \
+         give the id that this host knows, {outside}"
+    )]
+    InsideNamespace {
+        /// The id that was given.
+        inside: u32,
+        /// The id that the host knows.
+        outside: u32,
+    },
     /// The id is that of a thread.
     #[error("{tid} is a thread of process {pid}: watch the process, with {pid}")]
     Thread {
@@ -119,6 +130,7 @@ impl AttachError {
     pub const fn fault(&self) -> Fault {
         match self {
             Self::NoSuchProcess(_)
+            | Self::InsideNamespace { .. }
             | Self::Thread { .. }
             | Self::Ourselves(_)
             | Self::Targets(_)

@@ -6,18 +6,22 @@
 
 pub mod aggregate;
 pub mod btf;
+pub mod call;
 pub mod comm;
 pub mod decode;
 mod drain;
 mod error;
 pub mod gaps;
 pub mod interval;
+pub mod launch;
 mod load;
 mod object;
 pub mod offcpu;
 pub mod order;
 mod proc;
+pub mod recording;
 pub mod symbolize;
+pub mod target;
 
 pub use error::{AttachError, Fault, FinishError};
 pub use proc::monotonic_ns;

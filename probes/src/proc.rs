@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::call::SeedCall;
 use crate::comm::Comm;
 use crate::interval::{Seed, SeedState};
 
@@ -28,6 +29,37 @@ pub fn seeds(pid: u32) -> io::Result<Vec<Seed>> {
     // Start times in stat count from boot with suspended time; records count without.
     let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
     Ok(thread_ids(pid)?.into_iter().filter_map(|tid| seed(pid, tid, suspended_ns)).collect())
+}
+
+/// The system call that each thread of `pid` is in; threads in user space are left out.
+pub fn calls(pid: u32) -> Vec<SeedCall> {
+    let tids = thread_ids(pid).unwrap_or_default();
+    let call = |tid: u32| {
+        let text = fs::read_to_string(thread_file(pid, tid, "syscall")).ok()?;
+        let (number, arguments) = parse_call(&text)?;
+        Some(SeedCall { tgid: pid, tid, taken_ns: monotonic_ns(), number, arguments })
+    };
+    tids.into_iter().filter_map(call).collect()
+}
+
+/// When the process `pid` was made, in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
+pub fn start_ns(pid: u32) -> io::Result<u64> {
+    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?);
+    let ticks = stat.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?.start_ticks;
+    Ok((ticks * TICK_NS).saturating_sub(suspended_ns))
+}
+
+/// The process of this host that is known as `inside` in a pid namespace of its own, if there is just one.
+pub fn known_inside_as(inside: u32) -> Option<u32> {
+    let entries = fs::read_dir("/proc").ok()?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = pids.filter(|pid| {
+        // One id for each namespace, from the outermost to the process's own.
+        let ids = status_field(*pid, "NSpid:").unwrap_or_default();
+        ids.split_whitespace().skip(1).last().is_some_and(|last| last.parse() == Ok(inside))
+    });
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// The CPU time that each thread of `pid` has had, by thread id.
@@ -77,6 +109,7 @@ fn seed(pid: u32, tid: u32, suspended_ns: u64) -> Option<Seed> {
     let user_ip = if is_waiting { file("syscall").and_then(|text| parse_syscall(&text)) } else { None };
     Some(Seed {
         tid,
+        tgid: pid,
         start_ns: (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns),
         comm: stat.comm,
         state: stat.state,
@@ -130,6 +163,17 @@ fn parse_syscall(text: &str) -> Option<u64> {
     u64::from_str_radix(last.strip_prefix("0x")?, 16).ok().filter(|ip| *ip != 0)
 }
 
+/// Number and arguments, where the thread is inside a system call.
+fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
+    let mut fields = text.split_whitespace();
+    let number = fields.next()?.parse().ok()?;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    }
+    Some((number, arguments))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +203,15 @@ mod tests {
         assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some(0x55aa));
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n"), None);
+    }
+
+    #[test]
+    fn a_call_is_a_number_and_six_arguments() {
+        let text = "202 0x7f10 0x189 0x2 0x0 0x0 0xffffffff 0x7ffc0 0x7f12ab\n";
+        assert_eq!(parse_call(text), Some((202, [0x7f10, 0x189, 2, 0, 0, 0xffff_ffff])));
+        assert_eq!(parse_call("-1 0x7ffc0 0x55aa\n"), None);
+        assert_eq!(parse_call("running\n"), None);
+        assert_eq!(parse_call("202 0x1 0x2\n"), None);
     }
 
     #[test]

@@ -3,10 +3,14 @@
 //! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace. Every
 //! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
+mod format;
 pub mod offcpu;
 pub mod plot;
+pub mod process;
 pub mod run;
 pub mod stats;
 pub mod sweep;
 mod text;
 mod units;
+
+pub use format::{Format, RenderError};

@@ -1,12 +1,14 @@
 //! The command line: one command a file.
 
 mod ending;
+mod frame;
 pub mod offcpu;
 mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use probes::launch::LaunchError;
 use probes::{AttachError, Fault};
 
 const EXIT_CODES: &str = "\
@@ -43,7 +45,9 @@ pub struct BadInput(pub String);
 
 /// The exit code that `--help` documents for this error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let fault = if error.downcast_ref::<BadInput>().is_some() {
+    let is_input =
+        error.downcast_ref::<BadInput>().is_some() || error.downcast_ref::<LaunchError>().is_some();
+    let fault = if is_input {
         Fault::Input
     } else {
         error.downcast_ref::<AttachError>().map_or(Fault::Internal, AttachError::fault)

@@ -1,6 +1,7 @@
 //! The executable files of a process, held open so that its instructions can still be named when it has
 //! ended, or its files have been replaced.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -30,6 +31,22 @@ impl Images {
         let text = fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let mappings = text.lines().filter_map(parse).map(|mapping| mapping.open(pid)).collect();
         Ok(Self { mappings })
+    }
+
+    /// Those of several processes, and why the instructions of some will have no names: no reason not to
+    /// record.
+    pub fn of_all(pids: impl IntoIterator<Item = u32>) -> (BTreeMap<u32, Self>, Vec<String>) {
+        let mut unreadable = Vec::new();
+        let mut one = |pid| {
+            let images = Self::of(pid).unwrap_or_else(|error| {
+                unreadable
+                    .push(format!("user frames have no names: /proc/{pid}/maps cannot be read ({error})"));
+                Self::default()
+            });
+            (pid, images)
+        };
+        let images = pids.into_iter().map(&mut one).collect();
+        (images, unreadable)
     }
 
     /// Puts what is mapped now before what was known: libraries may have been loaded meanwhile, or the

@@ -3,7 +3,7 @@
 mod image;
 mod trim;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 use blazesym::symbolize::source::{Kernel, Source};
@@ -18,8 +18,8 @@ use crate::aggregate::Names;
 pub struct Symbolizer {
     blazesym: Blazesym,
     kernel: HashMap<u64, String>,
-    user: HashMap<u64, String>,
-    images: Images,
+    user: HashMap<(u32, u64), String>,
+    images: BTreeMap<u32, Images>,
 }
 
 impl std::fmt::Debug for Symbolizer {
@@ -29,8 +29,8 @@ impl std::fmt::Debug for Symbolizer {
 }
 
 impl Symbolizer {
-    /// For the kernel that runs, and the process whose images these are.
-    pub fn new(images: Images) -> Self {
+    /// For the kernel that runs, and the processes whose images these are.
+    pub fn new(images: BTreeMap<u32, Images>) -> Self {
         Self { blazesym: Blazesym::new(), kernel: HashMap::new(), user: HashMap::new(), images }
     }
 
@@ -59,12 +59,13 @@ impl Names for Symbolizer {
         trim::without_tracing(&names).iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn user(&mut self, ip: u64) -> String {
-        if let Some(name) = self.user.get(&ip) {
+    fn user(&mut self, tgid: u32, ip: u64) -> String {
+        if let Some(name) = self.user.get(&(tgid, ip)) {
             return name.clone();
         }
-        let name = self.images.name(&self.blazesym, ip);
-        self.user.insert(ip, name.clone());
+        let images = self.images.get(&tgid);
+        let name = images.map_or_else(|| format!("{ip:#x}"), |images| images.name(&self.blazesym, ip));
+        self.user.insert((tgid, ip), name.clone());
         name
     }
 }

@@ -3,7 +3,7 @@
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::{OffCpu, RenderError, folded, loss};
+use super::{OffCpu, RenderError, folded, loss, subject};
 use crate::text::clip;
 use crate::units::duration;
 
@@ -16,7 +16,7 @@ pub fn render(report: &OffCpu) -> Result<Vec<u8>, RenderError> {
         return Err(RenderError::Empty { window_ns: report.window_ns });
     }
     let mut options = Options::default();
-    options.title = format!("Off-CPU time of {} (pid {})", report.comm, report.pid);
+    options.title = format!("Off-CPU time of {}", subject(report));
     options.subtitle = Some(subtitle(report));
     // Blue by custom: a reader tells it from an on-CPU graph before reading a word.
     options.colors = Palette::Basic(BasicPalette::Io);

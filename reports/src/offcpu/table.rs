@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, loss};
+use super::{OffCpu, Stack, State, Thread, Waker, loss, subject};
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
 
@@ -31,7 +31,7 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
         1 => format!("{} window", duration(report.window_ns)),
         many => format!("{} in {many} windows", duration(report.window_ns)),
     };
-    let what = format!("Off-CPU time of {} (pid {}), {window}, {}", report.comm, report.pid, report.attach);
+    let what = format!("Off-CPU time of {}, {window}, {}", subject(report), report.attach);
     out.push_str(&wrap(&what, " ", ""));
     out.push_str(&wrap(&loss::in_full(report), ", ", "  "));
     for warning in &report.warnings {
