@@ -11,6 +11,7 @@ pub mod comm;
 pub mod decode;
 mod drain;
 mod error;
+pub mod futex;
 pub mod gaps;
 pub mod interval;
 pub mod launch;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Offcpu(command) => cli::offcpu::run(command),
+        Command::Futex(command) => cli::futex::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

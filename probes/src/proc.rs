@@ -42,6 +42,18 @@ pub fn calls(pid: u32) -> Vec<SeedCall> {
     tids.into_iter().filter_map(call).collect()
 }
 
+/// Where the stack pointer of each thread of `pid` was as it entered the kernel; running threads are left out.
+pub fn stack_pointers(pid: u32) -> Vec<(u32, u64)> {
+    let tids = thread_ids(pid).unwrap_or_default();
+    let pointer = |tid: u32| {
+        let text = fs::read_to_string(thread_file(pid, tid, "syscall")).ok()?;
+        // The last two fields are stack pointer and instruction pointer.
+        let field = text.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+        Some((tid, u64::from_str_radix(field, 16).ok()?))
+    };
+    tids.into_iter().filter_map(pointer).collect()
+}
+
 /// When the process `pid` was made, in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
 pub fn start_ns(pid: u32) -> io::Result<u64> {
     let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());

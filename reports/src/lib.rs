@@ -3,7 +3,12 @@
 //! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace. Every
 //! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
+mod folded;
 mod format;
+pub mod futex;
+mod header;
+pub mod histogram;
+mod loss;
 pub mod offcpu;
 pub mod plot;
 pub mod process;

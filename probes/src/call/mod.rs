@@ -37,6 +37,8 @@ pub struct Call {
     pub spent: Spent,
     /// Who ended its last sleep.
     pub waker: Option<Waker>,
+    /// When that was.
+    pub woken_ns: u64,
     /// An event inside it may have been lost.
     pub truncated: bool,
 }

@@ -33,6 +33,7 @@ struct Thread {
     since_ns: u64,
     spent: Spent,
     waker: Option<Waker>,
+    woken_ns: u64,
     truncated: bool,
 }
 
@@ -72,12 +73,17 @@ impl Calls {
             Doing::OffCpu(off) => {
                 if off.wait.is_runnable() {
                     thread.spent.run_queue_ns += length_ns;
-                    thread.waker = off.waker.clone().or(thread.waker.take());
+                    // Queued from the moment of a wake-up on; or preempted, and then nobody woke it.
+                    if off.waker.is_some() {
+                        thread.waker.clone_from(&off.waker);
+                        thread.woken_ns = interval.start_ns;
+                    }
                 } else if off.wait == Wait::Unknown {
                     thread.spent.unknown_ns += length_ns;
                 } else {
                     thread.spent.asleep_ns += length_ns;
                     thread.waker.clone_from(&off.waker);
+                    thread.woken_ns = interval.end_ns;
                 }
             }
         }
@@ -161,6 +167,7 @@ impl Calls {
             in_flight_at_start: early,
             spent: std::mem::take(&mut thread.spent),
             waker: thread.waker.take(),
+            woken_ns: thread.woken_ns,
             truncated: truncated || std::mem::take(&mut thread.truncated),
         };
         let touched = self.gaps.touch(start_ns, call.end_ns);
@@ -196,6 +203,7 @@ impl Calls {
             since_ns,
             spent: Spent::default(),
             waker: None,
+            woken_ns: 0,
             truncated: false,
         })
     }
@@ -203,7 +211,13 @@ impl Calls {
 
 impl Thread {
     fn enter(&mut self, time_ns: u64, inside: State) {
-        *self =
-            Self { state: inside, since_ns: time_ns, spent: Spent::default(), waker: None, truncated: false };
+        *self = Self {
+            state: inside,
+            since_ns: time_ns,
+            spent: Spent::default(),
+            waker: None,
+            woken_ns: 0,
+            truncated: false,
+        };
     }
 }

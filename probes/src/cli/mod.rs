@@ -2,6 +2,7 @@
 
 mod ending;
 mod frame;
+pub mod futex;
 pub mod offcpu;
 mod output;
 
@@ -36,6 +37,9 @@ pub enum Command {
     /// Where a process's threads wait: asleep, preempted or queued for a CPU, by stack and waker
     #[command(after_help = EXIT_CODES)]
     Offcpu(offcpu::Offcpu),
+    /// Who waits on which futex, for how long, and who wakes: contention told from passive waiting
+    #[command(after_help = EXIT_CODES)]
+    Futex(futex::Futex),
 }
 
 /// An error that is the caller's to mend, though no library says so.

@@ -1,6 +1,7 @@
 //! Addresses to names. The only module that reads binaries and kernel symbols.
 
 mod image;
+mod place;
 mod trim;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +12,7 @@ use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
 use blazesym::{Addr, MaybeDefault};
 
 pub use image::Images;
+pub use place::Places;
 
 use crate::aggregate::Names;
 

@@ -3,7 +3,8 @@
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::{OffCpu, RenderError, folded, loss, subject};
+use super::{OffCpu, RenderError, folded, subject};
+use crate::loss;
 use crate::text::clip;
 use crate::units::duration;
 
@@ -40,6 +41,6 @@ fn subtitle(report: &OffCpu) -> String {
         1 => "; 1 warning in the table".to_owned(),
         many => format!("; {many} warnings in the table"),
     };
-    let line = format!("each thread over {window}; {}{warnings}", loss::in_short(report));
+    let line = format!("each thread over {window}; {}{warnings}", loss::in_short(&report.loss));
     clip(&line, WIDTH_PX / 8)
 }

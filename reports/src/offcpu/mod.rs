@@ -10,7 +10,6 @@ use crate::process::{Process, headline};
 
 mod flamegraph;
 mod folded;
-mod loss;
 mod table;
 
 /// The `schema` of [`OffCpu`]: the number grows with every change that a reader could trip over.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, loss, subject};
+use super::{OffCpu, Stack, State, Thread, Waker, subject};
+use crate::loss;
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
 
@@ -33,7 +34,7 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     };
     let what = format!("Off-CPU time of {}, {window}, {}", subject(report), report.attach);
     out.push_str(&wrap(&what, " ", ""));
-    out.push_str(&wrap(&loss::in_full(report), ", ", "  "));
+    out.push_str(&wrap(&loss::in_full(&report.loss), ", ", "  "));
     for warning in &report.warnings {
         out.push_str(&wrap(&format!("warning: {warning}"), " ", "  "));
     }
