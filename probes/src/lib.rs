@@ -22,6 +22,7 @@ pub mod order;
 mod proc;
 pub mod recording;
 pub mod symbolize;
+pub mod syscalls;
 pub mod target;
 
 pub use error::{AttachError, Fault, FinishError};

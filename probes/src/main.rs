@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Offcpu(command) => cli::offcpu::run(command),
         Command::Futex(command) => cli::futex::run(command),
+        Command::Syscalls(command) => cli::syscalls::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

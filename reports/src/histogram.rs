@@ -22,6 +22,13 @@ impl Histogram {
         *self.0.entry(from_ns).or_default() += 1;
     }
 
+    /// Adds the counts of another.
+    pub fn merge(&mut self, other: &Self) {
+        for (from_ns, count) in &other.0 {
+            *self.0.entry(*from_ns).or_default() += count;
+        }
+    }
+
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
         self.0.values().sum()

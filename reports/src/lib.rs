@@ -15,6 +15,7 @@ pub mod process;
 pub mod run;
 pub mod stats;
 pub mod sweep;
+pub mod syscalls;
 mod text;
 mod units;
 

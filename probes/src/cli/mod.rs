@@ -5,6 +5,7 @@ mod frame;
 pub mod futex;
 pub mod offcpu;
 mod output;
+pub mod syscalls;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,9 @@ pub enum Command {
     /// Who waits on which futex, for how long, and who wakes: contention told from passive waiting
     #[command(after_help = EXIT_CODES)]
     Futex(futex::Futex),
+    /// System calls by thread: count, errors, and time on a CPU, asleep and queued
+    #[command(after_help = EXIT_CODES)]
+    Syscalls(syscalls::Syscalls),
 }
 
 /// An error that is the caller's to mend, though no library says so.
