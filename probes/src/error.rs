@@ -46,7 +46,9 @@ pub enum AttachError {
     )]
     PidNamespace,
     /// Loading BPF programs that trace the kernel needs capabilities.
-    #[error("BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap")]
+    #[error(
+        "BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap; `forkd-probe stacks` needs neither"
+    )]
     Capability(&'static str),
     /// Lockdown in confidentiality mode hides kernel memory from BPF.
     #[error(

@@ -21,6 +21,7 @@ pub mod offcpu;
 pub mod order;
 mod proc;
 pub mod recording;
+pub mod stacks;
 pub mod symbolize;
 pub mod syscalls;
 pub mod target;

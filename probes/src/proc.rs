@@ -108,7 +108,8 @@ fn status_field(pid: u32, name: &str) -> io::Result<String> {
         })
 }
 
-fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
+/// The threads of `pid`.
+pub fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
     let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
@@ -132,7 +133,8 @@ fn seed(pid: u32, tid: u32, suspended_ns: u64) -> Option<Seed> {
     })
 }
 
-fn thread_file(pid: u32, tid: u32, name: &str) -> PathBuf {
+/// A file of one thread.
+pub fn thread_file(pid: u32, tid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task/{tid}/{name}"))
 }
 
@@ -159,8 +161,15 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { comm: Comm::from_text(comm), state, start_ticks })
 }
 
+/// A thread's name, the letter of its state, and its start in clock ticks, from its `stat`.
+pub fn name_state_start(text: &str) -> Option<(String, char, u64)> {
+    let letter = text.rsplit_once(')')?.1.trim_start().chars().next()?;
+    let stat = parse_stat(text)?;
+    Some((stat.comm.text().into_owned(), letter, stat.start_ticks))
+}
+
 /// Lines of the form `[<0>] futex_wait_queue+0x6d/0x90 [module]`.
-fn parse_stack(text: &str) -> Arc<[String]> {
+pub fn parse_stack(text: &str) -> Arc<[String]> {
     text.lines()
         .filter_map(|line| {
             let symbol = line.split_whitespace().nth(1)?;

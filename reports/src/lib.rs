@@ -13,6 +13,7 @@ pub mod offcpu;
 pub mod plot;
 pub mod process;
 pub mod run;
+pub mod stacks;
 pub mod stats;
 pub mod sweep;
 pub mod syscalls;

@@ -158,7 +158,8 @@ fn tell(note: Option<String>) -> Vec<String> {
     note.into_iter().collect()
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A length of time that is not zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed: Duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 10s or 2min"))?;
     if parsed.is_zero() { Err("a window without length holds nothing".to_owned()) } else { Ok(parsed) }

@@ -5,6 +5,7 @@ mod frame;
 pub mod futex;
 pub mod offcpu;
 mod output;
+pub mod stacks;
 pub mod syscalls;
 
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ pub enum Command {
     /// System calls by thread: count, errors, and time on a CPU, asleep and queued
     #[command(after_help = EXIT_CODES)]
     Syscalls(syscalls::Syscalls),
+    /// What threads are seen at in /proc, look after look: needs no BPF
+    #[command(after_help = EXIT_CODES)]
+    Stacks(stacks::Stacks),
 }
 
 /// An error that is the caller's to mend, though no library says so.
