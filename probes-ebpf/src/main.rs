@@ -9,6 +9,7 @@ mod emit;
 mod maps;
 mod sched;
 mod task;
+mod ustack;
 
 #[cfg(not(test))]
 #[panic_handler]

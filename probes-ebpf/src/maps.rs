@@ -5,6 +5,7 @@ use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use probes_common::{Control, CpuCounters};
 
 use crate::emit::{SwitchOutRecord, WakingRecord};
+use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 
 /// One entry: whether to record, and whom to watch.
 #[map]
@@ -27,3 +28,13 @@ pub static SWITCH_OUT: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entr
 /// The same for wake-ups, which also come in interrupts.
 #[map]
 pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a user stack is copied to, one entry a CPU: an entry of a per-CPU map may not exceed 32 KiB. User
+/// space sets the number of entries at load.
+#[map]
+pub static USER_STACK: Array<UserStackRecord> = Array::with_max_entries(1, 0);
+
+/// Signatures of user stacks whose bytes have been written out, each at the slot of its lowest bits. A
+/// signature that is pushed out by another of the same slot has its bytes written once more.
+#[map]
+pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_SLOTS, 0);

@@ -5,15 +5,24 @@ use std::collections::{BTreeMap, HashMap};
 use reports::offcpu::{Stack, State, Thread, Waker};
 
 use crate::comm::Comm;
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::interval::{self, Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
 
 /// Gives addresses names.
 pub trait Names {
     /// Names of the frames of a kernel stack, innermost first, without those of the tracing itself.
     fn kernel(&mut self, frames: &[u64]) -> Vec<String>;
-    /// The function that holds a user instruction of the watched process.
-    fn user(&mut self, ip: u64) -> String;
+    /// Names of the frames of a user stack of the watched process.
+    fn user(&mut self, user: &UserSide) -> UserNames;
+}
+
+/// A user stack, named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UserNames {
+    /// Innermost first.
+    pub frames: Vec<String>,
+    /// The outermost frames are missing.
+    pub truncated: bool,
 }
 
 /// Sums, as intervals come in.
@@ -109,7 +118,9 @@ impl Totals {
             .map(|((thread, named), sum)| stack_row(thread, comm(thread), named, sum))
             .collect();
         stacks.sort_by(|a, b| {
-            (b.ns, a.tid, &a.kernel, &a.waker, a.state).cmp(&(a.ns, b.tid, &b.kernel, &b.waker, b.state))
+            let key = |stack: &Stack| (stack.tid, stack.state);
+            let frames = |stack: &'_ Stack| (stack.kernel.clone(), stack.user.clone(), stack.waker.clone());
+            b.ns.cmp(&a.ns).then_with(|| key(a).cmp(&key(b))).then_with(|| frames(a).cmp(&frames(b)))
         });
         Tables { threads, stacks }
     }
@@ -119,7 +130,7 @@ impl Totals {
 struct Named {
     state: State,
     kernel: Vec<String>,
-    user: Vec<String>,
+    user: UserNames,
     waker: Option<Waker>,
 }
 
@@ -130,7 +141,7 @@ fn named(off: &OffCpu, names: &mut dyn Names) -> Named {
         KernelStack::Missing => Vec::new(),
     };
     let waker = off.waker.as_ref().map(|waker| named_waker(waker, names));
-    let user = off.user_ip.map(|ip| names.user(ip)).into_iter().collect();
+    let user = off.user.map(|user| names.user(&user)).unwrap_or_default();
     Named { state: state(off.wait), kernel, user, waker }
 }
 
@@ -182,7 +193,9 @@ const fn thread_row(id: ThreadId, comm: String, total: &ThreadTotal) -> Thread {
 
 fn stack_row(thread: ThreadId, comm: String, named: Named, sum: Sum) -> Stack {
     let Named { state, kernel, user, waker } = named;
-    Stack { tid: thread.tid, comm, state, ns: sum.ns, count: sum.count, kernel, user, waker }
+    let UserNames { frames: user, truncated: user_truncated } = user;
+    let (tid, ns, count) = (thread.tid, sum.ns, sum.count);
+    Stack { tid, comm, state, ns, count, kernel, user, user_truncated, waker }
 }
 
 #[cfg(test)]
@@ -199,8 +212,8 @@ mod tests {
             frames.iter().map(|frame| format!("k{}", frame / 10)).collect()
         }
 
-        fn user(&mut self, ip: u64) -> String {
-            format!("u{ip}")
+        fn user(&mut self, user: &UserSide) -> UserNames {
+            UserNames { frames: vec![format!("u{}", user.ip)], truncated: true }
         }
     }
 
@@ -210,7 +223,7 @@ mod tests {
         let off = OffCpu {
             wait: Wait::Interruptible,
             stack: KernelStack::Addresses(Arc::from([frame])),
-            user_ip: Some(5),
+            user: Some(UserSide { ip: 5, stack: None }),
             waker: None,
         };
         let doing = Doing::OffCpu(off);

@@ -8,19 +8,23 @@ use std::time::Duration;
 use probes_common::{CpuCounters, Loss};
 
 use crate::aggregate::Totals;
-use crate::decode::{Decoder, Record};
+use crate::decode::{Decoded, Decoder, Event, Record};
 use crate::error::AttachError;
 use crate::gaps::GapFinder;
 use crate::interval::{Builder, Finished, Interval, Seed, ThreadNote};
-use crate::load::Probes;
+use crate::load::{Probes, Target};
 use crate::order::Sorter;
 use crate::proc;
+use crate::unwind::UserStacks;
 
 /// How long the ring buffer is left alone. It is read on a timer, so that no traced switch pays for waking
 /// the reader; 16 MiB hold half a second of 100,000 switches a second with their wake-ups.
 const PASS: Duration = Duration::from_millis(50);
 /// How often, a millisecond apart, the last pass is repeated while a program may still be running.
 const LAST_PASSES: u32 = 50;
+/// How many passes apart what a process has mapped is looked at without need: for code that was loaded
+/// while nothing slept in it.
+const MAPS_PASSES: u64 = 40;
 
 /// What becomes of intervals.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Gathered {
     pub notes: Vec<ThreadNote>,
     /// Events not recorded, by cause, zero or not.
     pub loss: BTreeMap<String, u64>,
+    /// The user stacks that the intervals name.
+    pub user: UserStacks,
     /// Records received.
     pub received: u64,
     /// Records that the kernel side tried to write.
@@ -61,7 +67,9 @@ pub struct Gathered {
 #[derive(Debug)]
 pub struct Drain {
     probes: Probes,
-    pids: Vec<u32>,
+    pid: u32,
+    user: UserStacks,
+    passes: u64,
     decoder: Decoder,
     finder: GapFinder,
     sorter: Sorter<Record>,
@@ -76,7 +84,7 @@ impl Drain {
     /// Takes over armed `probes`, in a window that opened at `start_ns`.
     pub fn new(
         probes: Probes,
-        pids: Vec<u32>,
+        (pid, user): (u32, UserStacks),
         armed_ns: u64,
         start_ns: u64,
         seeds: Vec<Seed>,
@@ -84,7 +92,9 @@ impl Drain {
     ) -> Self {
         Self {
             probes,
-            pids,
+            pid,
+            user,
+            passes: 0,
             decoder: Decoder::default(),
             finder: GapFinder::new(armed_ns),
             sorter: Sorter::default(),
@@ -104,6 +114,7 @@ impl Drain {
             // What was stamped before the previous pass began has long been written: programs run for
             // microseconds. And no gap found from now on can reach back beyond it.
             self.release(watermark_ns);
+            self.look_at_maps()?;
         }
         self.finish()
     }
@@ -111,11 +122,15 @@ impl Drain {
     fn pass(&mut self) -> Result<Vec<CpuCounters>, AttachError> {
         let pass_ns = proc::monotonic_ns();
         let counters = self.probes.counters()?;
-        let Self { probes, decoder, finder, sorter, received, undecodable, .. } = self;
+        let Self { probes, decoder, finder, sorter, user, received, undecodable, .. } = self;
         probes.drain(|bytes| {
             *received += 1;
             match decoder.decode(bytes) {
-                Ok(record) => {
+                Ok(Decoded::UserStack(sample)) => {
+                    finder.note(sample.cpu, sample.sequence, sample.time_ns);
+                    user.take(&sample);
+                }
+                Ok(Decoded::Event(record)) => {
                     finder.note(record.cpu, record.sequence, record.time_ns);
                     sorter.push(record.time_ns, record);
                 }
@@ -126,28 +141,41 @@ impl Drain {
             self.builder.lost(gap);
         }
         self.previous_pass_ns = pass_ns;
+        self.passes += 1;
         Ok(counters)
     }
 
+    /// Tells the kernel side where code lies, if that has changed.
+    fn look_at_maps(&mut self) -> Result<(), AttachError> {
+        match self.user.refresh(self.passes.is_multiple_of(MAPS_PASSES)) {
+            Some(code) => self.probes.arm(&[Target { pid: self.pid, code }]),
+            None => Ok(()),
+        }
+    }
+
     fn release(&mut self, before_ns: u64) {
-        while let Some(record) = self.sorter.pop_before(before_ns) {
+        while let Some(mut record) = self.sorter.pop_before(before_ns) {
+            if let Event::SwitchOut { user: Some(user), .. } = &mut record.event {
+                *user = self.user.canonical(*user);
+            }
             self.builder.record(&record, &mut |interval| self.sink.take(interval));
         }
     }
 
     fn finish(mut self) -> Result<Gathered, AttachError> {
         let end_ns = proc::monotonic_ns();
-        let ran_ns = self.pids.iter().flat_map(|pid| proc::ran_ns(*pid)).collect();
+        let ran_ns = proc::ran_ns(self.pid);
         self.probes.disarm()?;
         let counters = self.last_passes()?;
         self.release(end_ns + 1);
+        self.user.refresh(true);
         let mut loss = self.loss(&counters);
         let mut sink = self.sink;
         let Finished { notes, unpaired } =
             self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
         loss.insert("unpaired_switches".to_owned(), unpaired);
         let attempted = counters.iter().map(|cpu| cpu.attempted).sum();
-        Ok(Gathered { end_ns, sink, notes, loss, received: self.received, attempted })
+        Ok(Gathered { end_ns, sink, notes, loss, user: self.user, received: self.received, attempted })
     }
 
     /// Reads until every record that a program set out to write has come, or was counted as lost.
@@ -173,6 +201,7 @@ impl Drain {
         let ours = [
             ("recursion_misses", self.probes.recursion_misses().unwrap_or(0)),
             ("undecodable", self.undecodable),
+            ("user_stack_unkept", self.user.unkept()),
             ("out_of_order", self.sorter.late()),
             ("unaccounted", unaccounted(counters, self.received)),
         ];

@@ -1,8 +1,8 @@
 //! Kernel events to reports: kernel event -> decoded record -> interval -> report.
 //!
 //! Each stage takes only what the stage before it made. [`decode`], [`order`], [`gaps`], [`interval`] and
-//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`symbolize`] alone reads binaries
-//! and kernel symbols. [`offcpu::Session`] puts them together.
+//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`unwind`] and [`symbolize`] alone
+//! read binaries, which [`images`] holds open, and kernel symbols. [`offcpu::Session`] puts them together.
 
 pub mod aggregate;
 pub mod btf;
@@ -11,6 +11,7 @@ pub mod decode;
 mod drain;
 mod error;
 pub mod gaps;
+pub mod images;
 pub mod interval;
 mod load;
 mod object;
@@ -18,6 +19,7 @@ pub mod offcpu;
 pub mod order;
 mod proc;
 pub mod symbolize;
+pub mod unwind;
 
 pub use error::{AttachError, Fault, FinishError};
 pub use proc::monotonic_ns;

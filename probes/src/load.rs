@@ -11,7 +11,7 @@ use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use aya_obj::generated::{bpf_cmd, bpf_prog_info};
-use probes_common::{Control, CpuCounters, MAX_TARGETS};
+use probes_common::{CODE_SPANS, CodeSpan, Control, CpuCounters, MAX_TARGETS};
 
 use crate::btf;
 use crate::error::{AttachError, KERNEL_BTF};
@@ -21,13 +21,24 @@ use crate::proc;
 /// The tracepoints, which give the programs their names, and how many arguments each program reads.
 const TRACEPOINTS: [(&str, usize); 3] = [("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
 
-/// The kernel's fields that the programs read, by the names of the constants that hold their offsets.
-const FIELDS: [(&str, &str, &str); 5] = [
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_FLAGS", "task_struct", "flags"),
-    ("TASK_START_TIME", "task_struct", "start_time"),
-    ("REGS_IP", "pt_regs", "ip"),
+/// The kernel's fields that the programs read, by the names of the constants that hold their offsets. A
+/// path of fields leads through structures that lie in one another.
+const FIELDS: [(&str, &[(&str, &str)]); 15] = [
+    ("TASK_PID", &[("task_struct", "pid")]),
+    ("TASK_TGID", &[("task_struct", "tgid")]),
+    ("TASK_FLAGS", &[("task_struct", "flags")]),
+    ("TASK_START_TIME", &[("task_struct", "start_time")]),
+    ("TASK_MM", &[("task_struct", "mm")]),
+    ("TASK_FS_BASE", &[("task_struct", "thread"), ("thread_struct", "fsbase")]),
+    ("MM_START_STACK", &[("mm_struct", "start_stack")]),
+    ("REGS_IP", &[("pt_regs", "ip")]),
+    ("REGS_SP", &[("pt_regs", "sp")]),
+    ("REGS_BP", &[("pt_regs", "bp")]),
+    ("REGS_BX", &[("pt_regs", "bx")]),
+    ("REGS_R12", &[("pt_regs", "r12")]),
+    ("REGS_R13", &[("pt_regs", "r13")]),
+    ("REGS_R14", &[("pt_regs", "r14")]),
+    ("REGS_R15", &[("pt_regs", "r15")]),
 ];
 
 /// Inode of the pid namespace that the kernel starts with (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
@@ -40,7 +51,8 @@ const CAP_BPF: u64 = 1 << 39;
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct ControlValue(Control);
-// SAFETY: `Control` is `repr(C)` of nothing but `u32`s: no padding, and every bit pattern is a value.
+// SAFETY: `Control` is `repr(C)` of an even number of `u32`s, then `u64`s: no padding, and every bit
+// pattern is a value.
 unsafe impl Pod for ControlValue {}
 
 #[derive(Clone, Copy)]
@@ -55,6 +67,15 @@ pub struct Probes {
     control: Array<MapData, ControlValue>,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
+}
+
+/// A process to watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its id in the initial pid namespace.
+    pub pid: u32,
+    /// Where its code lies.
+    pub code: [CodeSpan; CODE_SPANS],
 }
 
 impl fmt::Debug for Probes {
@@ -73,8 +94,11 @@ impl Probes {
             .map_err(|error| AttachError::Load(chain(&error)))?;
         drop(btf_bytes);
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(&kernel_btf)).map_max_entries("EVENTS", ring_bytes);
-        for ((constant, _, _), offset) in FIELDS.iter().zip(&offsets) {
+        loader
+            .btf(Some(&kernel_btf))
+            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("USER_STACK", possible_cpus()?);
+        for ((constant, _), offset) in FIELDS.iter().zip(&offsets) {
             loader.override_global(constant, offset, true);
         }
         let mut ebpf = loader.load(&object::bytes()?).map_err(|error| AttachError::Load(chain(&error)))?;
@@ -90,12 +114,16 @@ impl Probes {
         Ok(Self { ebpf, control, counters, events })
     }
 
-    /// Records the threads of these processes from now on.
-    pub fn arm(&mut self, pids: &[u32]) -> Result<(), AttachError> {
-        let mut control = Control { armed: 1, ..Control::IDLE };
-        let targets = control.targets.get_mut(..pids.len()).filter(|targets| !targets.is_empty());
-        targets.ok_or(AttachError::Targets(pids.len()))?.copy_from_slice(pids);
-        control.target_count = pids.len().min(MAX_TARGETS) as u32;
+    /// Records the threads of these processes from now on; each with where its code lies.
+    pub fn arm(&mut self, targets: &[Target]) -> Result<(), AttachError> {
+        if targets.is_empty() || targets.len() > MAX_TARGETS {
+            return Err(AttachError::Targets(targets.len()));
+        }
+        let mut control = Control { armed: 1, target_count: targets.len() as u32, ..Control::IDLE };
+        for (index, target) in targets.iter().enumerate() {
+            control.targets[index] = target.pid;
+            control.code[index] = target.code;
+        }
         self.control(control)
     }
 
@@ -169,10 +197,20 @@ fn field_offsets(btf_bytes: &[u8]) -> Result<[u32; FIELDS.len()], AttachError> {
         }
     }
     let mut offsets = [0; FIELDS.len()];
-    for (offset, (_, structure, field)) in offsets.iter_mut().zip(FIELDS) {
-        *offset = kernel.field_offset(structure, field)?;
+    for (offset, (_, path)) in offsets.iter_mut().zip(FIELDS) {
+        for (structure, field) in path {
+            *offset += kernel.field_offset(structure, field)?;
+        }
     }
     Ok(offsets)
+}
+
+fn possible_cpus() -> Result<u32, AttachError> {
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| AttachError::System {
+        what: format!("reading {path}"),
+        source,
+    })?;
+    Ok(cpus as u32)
 }
 
 fn attach_program(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result<(), AttachError> {

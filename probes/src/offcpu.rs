@@ -13,9 +13,10 @@ use crate::aggregate::{Tables, Totals};
 use crate::drain::{Drain, Gathered, Sink};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState, Windows};
-use crate::load::Probes;
+use crate::load::{Probes, Target};
 use crate::proc;
-use crate::symbolize::{Images, Symbolizer, hidden_kernel_symbols};
+use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
+use crate::unwind::UserStacks;
 
 /// Where the switches come from, as reports name it.
 const ATTACH: &str = "tp_btf/sched_switch";
@@ -51,7 +52,6 @@ pub struct Session {
     process: OwnedFd,
     start_ns: u64,
     options: Options,
-    images: Images,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
     reader: Option<Reader>,
@@ -81,11 +81,11 @@ impl Session {
     pub fn attach(pid: u32, options: Options) -> Result<Self, AttachError> {
         let process = check_target(pid, &options)?;
         let mut probes = Probes::attach(options.ring_bytes)?;
-        let (images, unreadable) = images_of(pid);
+        let (mut user, unreadable) = user_stacks_of(pid);
         let armed_ns = proc::monotonic_ns();
-        probes.arm(&[pid])?;
+        probes.arm(&[Target { pid, code: user.code_spans() }])?;
         let start_ns = proc::monotonic_ns();
-        let seeds = proc::seeds(pid).map_err(|error| gone_or(pid, "listing its threads", error))?;
+        let seeds = proc::seeds(pid, &mut |ip, stack| user.add_sleeper(ip, stack)).map_err(|error| gone_or(pid, "listing its threads", error))?;
         let mut warnings = warnings_at_start(&seeds);
         warnings.extend(unreadable);
         let sink = if options.keep_intervals {
@@ -93,10 +93,10 @@ impl Session {
         } else {
             Sink::Totals(Totals::new(options.min_ns))
         };
-        let drain = Drain::new(probes, vec![pid], armed_ns, start_ns, seeds, sink);
+        let drain = Drain::new(probes, (pid, user), armed_ns, start_ns, seeds, sink);
         let reader = spawn(drain)?;
         let comm = proc::process_comm(pid);
-        Ok(Self { pid, comm, process, start_ns, options, images, warnings, reader: Some(reader) })
+        Ok(Self { pid, comm, process, start_ns, options, warnings, reader: Some(reader) })
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -178,9 +178,7 @@ impl Session {
         warnings.extend(hidden_kernel_symbols());
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(left_out(totals.shorter(), self.options.min_ns));
-        let mut images = std::mem::take(&mut self.images);
-        images.refresh(self.pid);
-        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(images));
+        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(gathered.user));
         OffCpu {
             schema: SCHEMA.to_owned(),
             pid: self.pid,
@@ -235,13 +233,13 @@ fn spawn(drain: Drain) -> Result<Reader, AttachError> {
     Ok(Reader { stop, thread })
 }
 
-/// The process's files, or why its instructions will have no names. That is no reason not to record.
-fn images_of(pid: u32) -> (Images, Option<String>) {
-    match Images::of(pid) {
-        Ok(images) => (images, None),
+/// With the process's files, or why there will be no user stacks. That is no reason not to record.
+fn user_stacks_of(pid: u32) -> (UserStacks, Option<String>) {
+    match UserStacks::of(pid) {
+        Ok(stacks) => (stacks, None),
         Err(error) => {
-            let why = format!("user frames have no names: /proc/{pid}/maps cannot be read ({error})");
-            (Images::default(), Some(why))
+            let why = format!("no user stacks: /proc/{pid}/maps cannot be read ({error})");
+            (UserStacks::default(), Some(why))
         }
     }
 }

@@ -1,37 +1,48 @@
-//! Addresses to names. The only module that reads binaries and kernel symbols.
+//! Addresses to names. The only module that reads symbols.
 
-mod image;
+mod elf;
 mod trim;
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 
 use blazesym::symbolize::source::{Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
 use blazesym::{Addr, MaybeDefault};
 
-pub use image::Images;
-
-use crate::aggregate::Names;
+use crate::aggregate::{Names, UserNames};
+use crate::decode::UserSide;
+use crate::images::Place;
+use crate::unwind::UserStacks;
 
 /// Names kernel and user addresses, each at most once.
 pub struct Symbolizer {
     blazesym: Blazesym,
     kernel: HashMap<u64, String>,
-    user: HashMap<u64, String>,
-    images: Images,
+    /// By place, and whether it is a return address.
+    user: HashMap<(Place, bool), String>,
+    copies: elf::Copies,
+    stacks: UserStacks,
 }
 
 impl std::fmt::Debug for Symbolizer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Symbolizer").field("images", &self.images).finish_non_exhaustive()
+        formatter.debug_struct("Symbolizer").field("stacks", &self.stacks).finish_non_exhaustive()
     }
 }
 
 impl Symbolizer {
-    /// For the kernel that runs, and the process whose images these are.
-    pub fn new(images: Images) -> Self {
-        Self { blazesym: Blazesym::new(), kernel: HashMap::new(), user: HashMap::new(), images }
+    /// For the kernel that runs, and the process whose stacks these are.
+    pub fn new(stacks: UserStacks) -> Self {
+        let (kernel, user, copies) = (HashMap::new(), HashMap::new(), elf::Copies::default());
+        Self { blazesym: Blazesym::new(), kernel, user, copies, stacks }
+    }
+
+    fn name_user(&mut self, place: Place, is_return: bool) -> String {
+        let Self { blazesym, user, copies, stacks, .. } = self;
+        let name = || elf::name(blazesym, copies, stacks.images(), place, is_return);
+        user.entry((place, is_return)).or_insert_with(name).clone()
     }
 
     fn name_kernel(&mut self, missing: &[Addr]) {
@@ -59,22 +70,21 @@ impl Names for Symbolizer {
         trim::without_tracing(&names).iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn user(&mut self, ip: u64) -> String {
-        if let Some(name) = self.user.get(&ip) {
-            return name.clone();
-        }
-        let name = self.images.name(&self.blazesym, ip);
-        self.user.insert(ip, name.clone());
-        name
+    fn user(&mut self, user: &UserSide) -> UserNames {
+        let frames = self.stacks.frames(user);
+        let named = frames.places.iter().enumerate().map(|(depth, place)| self.name_user(*place, depth > 0));
+        UserNames { frames: named.collect(), truncated: frames.truncated }
     }
 }
 
 /// One sentence where the kernel hides its symbols' addresses, so that frames stay bare addresses.
 pub fn hidden_kernel_symbols() -> Option<String> {
     let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
-    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let symbols = File::open("/proc/kallsyms").ok().map(|file| BufReader::new(file).lines());
     let is_hidden = symbols
-        .lines()
+        .into_iter()
+        .flatten()
+        .map_while(Result::ok)
         .take(16)
         .all(|line| line.split(' ').next().is_none_or(|address| address.bytes().all(|byte| byte == b'0')));
     is_hidden.then(|| {

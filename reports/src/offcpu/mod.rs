@@ -11,7 +11,7 @@ mod loss;
 mod table;
 
 /// The `schema` of [`OffCpu`]: the number grows with every change that a reader could trip over.
-pub const SCHEMA: &str = "forkd.offcpu/1";
+pub const SCHEMA: &str = "forkd.offcpu/2";
 
 /// Where a process's threads waited during one window. All `_ns` are nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,8 +74,11 @@ pub struct Stack {
     pub count: u64,
     /// Kernel frames, innermost first.
     pub kernel: Vec<String>,
-    /// User frames, innermost first. Holds what is known for certain, which may be the first frame only.
+    /// User frames, innermost first. Empty for a thread that was never in user space.
     pub user: Vec<String>,
+    /// The stack could not be followed to where its thread began: outer user frames are missing. Since
+    /// `forkd.offcpu/2`.
+    pub user_truncated: bool,
     /// Who ended the wait, where somebody was seen to.
     pub waker: Option<Waker>,
 }

@@ -98,7 +98,8 @@ fn waits(stacks: &[Stack]) -> Vec<Wait<'_>> {
 }
 
 fn same_place(a: &Stack, b: &Stack) -> bool {
-    (a.tid, a.state, &a.kernel, &a.user) == (b.tid, b.state, &b.kernel, &b.user)
+    let key = |stack: &Stack| (stack.tid, stack.state, stack.user_truncated);
+    key(a) == key(b) && a.kernel == b.kernel && a.user == b.user
 }
 
 fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::fmt::Result {
@@ -114,7 +115,9 @@ fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::
         state(stack.state),
     )?;
     frames(out, "kernel  ", &stack.kernel);
-    frames(out, "user    ", &stack.user);
+    let mut user = stack.user.clone();
+    user.extend(stack.user_truncated.then(|| "[truncated]".to_owned()));
+    frames(out, "user    ", &user);
     if !wait.wakers.is_empty() {
         out.push_str(&wrap(&format!("    woken   by {}", wakers(&wait.wakers)), ", ", "            "));
     }
