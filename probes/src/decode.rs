@@ -389,7 +389,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_kernel_side_writes_comes_back(record in records()) {
-            prop_assert_eq!(Decoder::default().decode(&encode(&record)), Ok(Decoded::Event(record)));
+            let bytes = encode(&record);
+            prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::Event(record)));
         }
 
         #[test]

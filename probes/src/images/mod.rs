@@ -89,6 +89,20 @@ impl Images {
         Ok(images)
     }
 
+    /// Code at these addresses that came from no file.
+    #[cfg(test)]
+    pub fn anonymous(spans: &[(u64, u64)]) -> Self {
+        let line = |(start, end): &(u64, u64)| maps::Line {
+            start: *start,
+            end: *end,
+            file_offset: 0,
+            identity: String::new(),
+            path: String::new(),
+        };
+        let all = spans.iter().map(|span| Mapping { line: line(span), content: Content::Unknown }).collect();
+        Self { all, current: (0..spans.len() as u32).collect(), ..Self::default() }
+    }
+
     /// Looks at what is mapped now: libraries may have been loaded, or the process may run another program.
     pub fn refresh(&mut self) -> io::Result<()> {
         let text = fs::read_to_string(format!("/proc/{}/maps", self.pid))?;

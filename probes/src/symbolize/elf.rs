@@ -9,6 +9,7 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use tempfile::NamedTempFile;
 
+use super::demangle::demangle;
 use crate::images::{Content, Images, Mapping, Place};
 
 /// Files made of memory that no file holds, for a library that reads files only.
@@ -54,7 +55,7 @@ fn copy(bytes: &[u8]) -> std::io::Result<NamedTempFile> {
 fn function(symbolizer: &Symbolizer, path: String, offset: u64) -> Option<String> {
     let source = Source::Elf(Elf::new(path));
     match symbolizer.symbolize_single(&source, Input::FileOffset(offset)).ok()? {
-        Symbolized::Sym(symbol) => Some(symbol.name.into_owned()),
+        Symbolized::Sym(symbol) => Some(demangle(&symbol.name)),
         Symbolized::Unknown(_) => None,
     }
 }

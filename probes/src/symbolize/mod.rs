@@ -1,5 +1,6 @@
 //! Addresses to names. The only module that reads symbols.
 
+mod demangle;
 mod elf;
 mod trim;
 

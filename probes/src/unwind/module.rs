@@ -112,12 +112,16 @@ impl Module {
     }
 
     fn analyse(&self, at: At) -> Option<FrameRule> {
-        let entry = self.function(at.lookup()).and_then(|function| {
+        let function = self.function(at.lookup());
+        let entry = function.and_then(|function| {
             let bytes = self.code(function.start, function.end)?;
             offsets::from_entry(Code { start: function.start, bytes: &bytes }, at)
         });
-        let bytes = self.code(at.address(), at.address().checked_add(WAY_OUT_BYTES)?)?;
-        let exit = offsets::to_return(Code { start: at.address(), bytes: &bytes }, at.address());
+        // Beyond its last call, which may not come back, lies another function.
+        let end = function.map_or(at.address().checked_add(WAY_OUT_BYTES)?, |function| function.end);
+        let exit = self.code(at.address(), end).and_then(|bytes| {
+            offsets::to_return(Code { start: at.address(), bytes: &bytes }, at.address())
+        });
         offsets::agreed(entry, exit)
     }
 

@@ -283,3 +283,97 @@ fn writes(instruction: &Instruction, register: Register) -> bool {
         is_write && used.register().full_register() == register
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: u64 = 0x40_1000;
+
+    // push rbx; push rbp; sub rsp,0x18; mov eax,35; syscall; test rax,rax; js +7; add rsp,0x18; pop rbp; pop rbx;
+    // ret; lea rsp,[rsp+0x18]; pop rbp; pop rbx; ret
+    const WRAPPER: [u8; 34] = [
+        0x53, 0x55, 0x48, 0x83, 0xec, 0x18, 0xb8, 0x23, 0, 0, 0, 0x0f, 0x05, 0x48, 0x85, 0xc0, 0x78, 0x07, 0x48,
+        0x83, 0xc4, 0x18, 0x5d, 0x5b, 0xc3, 0x48, 0x8d, 0x64, 0x24, 0x18, 0x5d, 0x5b, 0xc3, 0x90,
+    ];
+    const AFTER_SYSCALL: u64 = START + 13;
+
+    fn code(bytes: &[u8]) -> Code<'_> {
+        Code { start: START, bytes }
+    }
+
+    fn tail(bytes: &[u8], from: u64) -> Code<'_> {
+        Code { start: from, bytes: &bytes[(from - START) as usize..] }
+    }
+
+    /// (bytes to the canonical frame address, where rbx was saved, where rbp was)
+    fn told(rule: Option<FrameRule>) -> Option<(i64, Option<i64>, Option<i64>)> {
+        rule.map(|rule| (rule.cfa_offset, rule.saved[0], rule.saved[1]))
+    }
+
+    #[test]
+    fn a_wrapper_has_the_same_distance_from_both_ends() {
+        let from_its_pushes = from_entry(code(&WRAPPER), At::After(AFTER_SYSCALL));
+        assert_eq!(told(from_its_pushes), Some((0x18 + 16 + 8, Some(-16), Some(-24))));
+        let from_its_pops = to_return(tail(&WRAPPER, AFTER_SYSCALL), AFTER_SYSCALL);
+        assert_eq!(told(from_its_pops), Some((0x18 + 16 + 8, Some(-16), Some(-24))));
+        assert_eq!(agreed(from_its_pushes, from_its_pops), from_its_pushes);
+    }
+
+    #[test]
+    fn every_instruction_has_its_own_distance() {
+        let at = |offset| told(from_entry(code(&WRAPPER), At::Next(START + offset))).map(|rule| rule.0);
+        assert_eq!([at(0), at(1), at(2), at(6), at(22), at(24)], [8, 16, 24, 48, 24, 8].map(Some));
+        assert_eq!(at(3), None, "inside an instruction");
+    }
+
+    // test edi,edi; je +1; push rax; syscall; ret: the ways meet with different stacks
+    #[test]
+    fn ways_that_disagree_are_refused() {
+        let bytes = [0x85, 0xff, 0x74, 0x01, 0x50, 0x0f, 0x05, 0xc3];
+        assert_eq!(from_entry(code(&bytes), At::After(START + 7)), None);
+    }
+
+    // syscall; je +1; pop rdx; ret
+    #[test]
+    fn returns_that_disagree_are_refused() {
+        let bytes = [0x74, 0x01, 0x5a, 0xc3];
+        assert_eq!(to_return(code(&bytes), START), None);
+    }
+
+    #[test]
+    fn an_end_that_contradicts_the_beginning_is_refused() {
+        let rule = |cfa_offset| Some(FrameRule { base: X86_64::RSP, cfa_offset, saved: [None; KEPT] });
+        assert_eq!(agreed(rule(16), rule(24)), None);
+        assert_eq!(agreed(rule(16), None), rule(16));
+        assert_eq!(agreed(None, rule(24)), rule(24));
+    }
+
+    // push rbp; mov rbp,rsp; and rsp,-64; sub rsp,0x40; syscall; leave; ret
+    #[test]
+    fn an_aligned_stack_is_found_by_its_frame_pointer() {
+        let bytes = [
+            0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xe4, 0xc0, 0x48, 0x83, 0xec, 0x40, 0x0f, 0x05, 0xc9, 0xc3,
+        ];
+        let rule = from_entry(code(&bytes), At::After(START + 14)).unwrap();
+        assert_eq!((rule.base, rule.cfa_offset, rule.saved[1]), (X86_64::RBP, 16, Some(-16)));
+    }
+
+    // jmp to itself; and a loop that pushes for ever
+    #[test]
+    fn loops_end() {
+        assert_eq!(to_return(code(&[0xeb, 0xfe]), START), None);
+        assert_eq!(to_return(code(&[0x50, 0xeb, 0xfd]), START), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_code_makes_it_panic_or_run_on(bytes in prop::collection::vec(any::<u8>(), 0..2000), at in 0u64..2000) {
+            let _ = from_entry(code(&bytes), At::After(START + at));
+            let _ = from_entry(code(&bytes), At::Next(START + at));
+            let _ = to_return(code(&bytes), START + at);
+        }
+    }
+}

@@ -109,3 +109,66 @@ impl At {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::unwind::MAX_DEPTH;
+
+    fn walk(images: &Images, registers: Registers, start: u64, bytes: &[u8]) -> UserFrames {
+        Walk { images, modules: &mut Modules::default(), stack: Stack { start, bytes } }.frames(registers)
+    }
+
+    /// Addresses in this program's own code, which make a walk go further than random ones do.
+    fn own_code() -> Vec<u64> {
+        let own = own_code as fn() -> Vec<u64> as usize as u64;
+        let libc = libc::nanosleep as *const () as usize as u64;
+        vec![own, own + 4, own + 64, libc, libc + 16, 0]
+    }
+
+    fn words() -> impl Strategy<Value = u64> {
+        let near = (0u64..4096).prop_map(|offset| 0x7000 + offset);
+        prop_oneof![any::<u64>(), near, prop::sample::select(own_code())]
+    }
+
+    thread_local! {
+        static OWN: Images = Images::of(std::process::id()).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_stack_makes_it_panic_or_run_on(
+            stack in prop::collection::vec(words(), 0..512), registers in prop::array::uniform8(words()), cut in 0usize..8,
+        ) {
+            let bytes: Vec<u8> = stack.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let bytes = &bytes[..bytes.len().saturating_sub(cut)];
+            let [ip, bp, bx, r12, r13, r14, r15, sp] = registers;
+            for start in [0x7000, sp, u64::MAX - 64] {
+                let user = probes_common::UserRegisters { ip, sp: start, bp, bx, r12_to_r15: [r12, r13, r14, r15] };
+                let frames = OWN.with(|own| walk(own, user.into(), start, bytes));
+                prop_assert!((1..=MAX_DEPTH).contains(&frames.places.len()));
+                prop_assert_eq!(frames.places[0].address, ip);
+            }
+        }
+    }
+
+    // [rbp] -> saved rbp, return address; the last frame ends in two zeros
+    #[test]
+    fn frame_pointers_lead_to_the_end_of_a_chain_in_code_without_a_file() {
+        let images = Images::anonymous(&[(0x1000, 0x2000)]);
+        let mut registers = Registers::caller(0x1010, 0x7000);
+        registers.set(X86_64::RBP, Some(0x7008));
+        let stack: Vec<u8> =
+            [9, 0x7020, 0x1020, 9, 0, 0].iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+        let frames = walk(&images, registers, 0x7000, &stack);
+        let found: Vec<u64> = frames.places.iter().map(|place| place.address).collect();
+        assert_eq!((found, frames.truncated), (vec![0x1010, 0x1020], false));
+        // Without the last frame's bytes the chain is cut.
+        assert!(walk(&images, registers, 0x7000, &stack[..40]).truncated);
+        // A frame pointer that leads to data is none.
+        registers.set(X86_64::RBP, Some(0x7010));
+        assert_eq!(walk(&images, registers, 0x7000, &stack).places.len(), 1);
+    }
+}
