@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use probes_common::{CpuCounters, Loss};
+use reports::offcpu::ProgramCost;
 
 use crate::aggregate::Totals;
 use crate::decode::{Decoded, Decoder, Event, Record};
@@ -57,6 +58,8 @@ pub struct Gathered {
     pub loss: BTreeMap<String, u64>,
     /// The user stacks that the intervals name.
     pub user: UserStacks,
+    /// What each program cost; empty unless that was asked for.
+    pub programs: Vec<ProgramCost>,
     /// Records received.
     pub received: u64,
     /// Records that the kernel side tried to write.
@@ -175,7 +178,9 @@ impl Drain {
             self.builder.finish(end_ns, &ran_ns, &mut |interval| sink.take(interval));
         loss.insert("unpaired_switches".to_owned(), unpaired);
         let attempted = counters.iter().map(|cpu| cpu.attempted).sum();
-        Ok(Gathered { end_ns, sink, notes, loss, user: self.user, received: self.received, attempted })
+        let programs = self.probes.costs();
+        let (user, received) = (self.user, self.received);
+        Ok(Gathered { end_ns, sink, notes, loss, user, programs, received, attempted })
     }
 
     /// Reads until every record that a program set out to write has come, or was counted as lost.

@@ -18,6 +18,7 @@ mod object;
 pub mod offcpu;
 pub mod order;
 mod proc;
+mod program_info;
 pub mod symbolize;
 pub mod unwind;
 

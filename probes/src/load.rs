@@ -4,19 +4,20 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
+use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
-use aya_obj::generated::{bpf_cmd, bpf_prog_info};
 use probes_common::{CODE_SPANS, CodeSpan, Control, CpuCounters, MAX_TARGETS};
+use reports::offcpu::ProgramCost;
 
 use crate::btf;
 use crate::error::{AttachError, KERNEL_BTF};
 use crate::object;
 use crate::proc;
+use crate::program_info::program_info;
 
 /// The tracepoints, which give the programs their names, and how many arguments each program reads.
 const TRACEPOINTS: [(&str, usize); 3] = [("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
@@ -67,6 +68,8 @@ pub struct Probes {
     control: Array<MapData, ControlValue>,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
+    /// Holds the kernel's run-time statistics on.
+    statistics: Option<OwnedFd>,
 }
 
 /// A process to watch.
@@ -111,7 +114,7 @@ impl Probes {
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
-        Ok(Self { ebpf, control, counters, events })
+        Ok(Self { ebpf, control, counters, events, statistics: None })
     }
 
     /// Records the threads of these processes from now on; each with where its code lies.
@@ -143,6 +146,26 @@ impl Probes {
         while let Some(record) = self.events.next() {
             take(&record);
         }
+    }
+
+    /// What each program has cost, as the kernel counts it; empty unless that was asked for.
+    pub fn costs(&self) -> Vec<ProgramCost> {
+        let counted = TRACEPOINTS.iter().filter(|_| self.statistics.is_some());
+        let cost = |name: &str| {
+            let fd = self.ebpf.program(name)?.fd().ok()?;
+            let info = program_info(fd.as_fd()).ok()?;
+            Some(ProgramCost { name: name.to_owned(), runs: info.run_cnt, run_ns: info.run_time_ns })
+        };
+        counted.filter_map(|(name, _)| cost(name)).collect()
+    }
+
+    /// Has the kernel count and time every run of every BPF program on the host, until this is dropped.
+    pub fn count_runs(&mut self) -> Result<(), AttachError> {
+        let refused =
+            |source| AttachError::System { what: "asking for BPF run-time statistics".to_owned(), source };
+        let statistics = enable_stats(Stats::RunTime).map_err(|error| refused(error.io_error))?;
+        self.statistics = Some(statistics);
+        Ok(())
     }
 
     /// Events that found their program already running on the same CPU, and were turned away by the
@@ -206,10 +229,8 @@ fn field_offsets(btf_bytes: &[u8]) -> Result<[u32; FIELDS.len()], AttachError> {
 }
 
 fn possible_cpus() -> Result<u32, AttachError> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| AttachError::System {
-        what: format!("reading {path}"),
-        source,
-    })?;
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, source)| AttachError::System { what: format!("reading {path}"), source })?;
     Ok(cpus as u32)
 }
 
@@ -245,34 +266,4 @@ fn chain(error: &dyn Error) -> String {
         source = reason.source();
     }
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-/// `bpf(BPF_OBJ_GET_INFO_BY_FD)` itself: the loader library reads the same structure and does not show
-/// `recursion_misses`.
-fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
-    /// The part of `union bpf_attr` that this command reads.
-    #[repr(C)]
-    struct InfoByFd {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
-    // SAFETY: the structure is plain integers; zero is a value of each.
-    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
-    let mut attr = InfoByFd {
-        bpf_fd: program.as_raw_fd().cast_unsigned(),
-        info_len: size_of::<bpf_prog_info>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: `attr` is valid for the size named, and the kernel writes at most `info_len` bytes to
-    // `info`, which lives until after the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as libc::c_long,
-            &raw mut attr,
-            size_of::<InfoByFd>(),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info) }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
-use reports::offcpu::{OffCpu, SCHEMA};
+use reports::offcpu::{Cost, OffCpu, SCHEMA};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::aggregate::{Tables, Totals};
@@ -31,13 +31,15 @@ pub struct Options {
     /// Keep every interval until the end, so that [`Session::finish_in`] can cut them to windows that are
     /// not known before. Costs memory for each switch; without it, intervals are summed at once.
     pub keep_intervals: bool,
+    /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
+    pub stats: bool,
     /// Allow the watched process to be the one that records.
     pub watch_self: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, min_ns: 0, keep_intervals: false, watch_self: false }
+        Self { ring_bytes: 16 << 20, min_ns: 0, keep_intervals: false, stats: false, watch_self: false }
     }
 }
 
@@ -51,6 +53,7 @@ pub struct Session {
     comm: String,
     process: OwnedFd,
     start_ns: u64,
+    attach_ns: u64,
     options: Options,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
@@ -79,13 +82,18 @@ impl Session {
     /// # Errors
     /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
     pub fn attach(pid: u32, options: Options) -> Result<Self, AttachError> {
+        let begun_ns = proc::monotonic_ns();
         let process = check_target(pid, &options)?;
         let mut probes = Probes::attach(options.ring_bytes)?;
+        if options.stats {
+            probes.count_runs()?;
+        }
         let (mut user, unreadable) = user_stacks_of(pid);
         let armed_ns = proc::monotonic_ns();
         probes.arm(&[Target { pid, code: user.code_spans() }])?;
         let start_ns = proc::monotonic_ns();
-        let seeds = proc::seeds(pid, &mut |ip, stack| user.add_sleeper(ip, stack)).map_err(|error| gone_or(pid, "listing its threads", error))?;
+        let seeds = proc::seeds(pid, &mut |ip, stack| user.add_sleeper(ip, stack))
+            .map_err(|error| gone_or(pid, "listing its threads", error))?;
         let mut warnings = warnings_at_start(&seeds);
         warnings.extend(unreadable);
         let sink = if options.keep_intervals {
@@ -96,7 +104,8 @@ impl Session {
         let drain = Drain::new(probes, (pid, user), armed_ns, start_ns, seeds, sink);
         let reader = spawn(drain)?;
         let comm = proc::process_comm(pid);
-        Ok(Self { pid, comm, process, start_ns, options, warnings, reader: Some(reader) })
+        let attach_ns = proc::monotonic_ns() - begun_ns;
+        Ok(Self { pid, comm, process, start_ns, attach_ns, options, warnings, reader: Some(reader) })
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -164,6 +173,13 @@ impl Session {
     }
 
     fn report(&mut self, gathered: Gathered, windows: &Windows) -> OffCpu {
+        let cost = self.options.stats.then(|| Cost {
+            attach_ns: self.attach_ns,
+            peak_resident_bytes: proc::peak_resident_bytes(),
+            records: gathered.received,
+            user_stacks: gathered.user.len() as u64,
+            programs: gathered.programs,
+        });
         let totals = match gathered.sink {
             Sink::Totals(totals) => totals,
             Sink::Intervals(intervals) => {
@@ -190,6 +206,7 @@ impl Session {
             warnings,
             threads,
             stacks,
+            cost,
         }
     }
 }

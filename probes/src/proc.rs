@@ -51,6 +51,12 @@ pub fn process_comm(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
+/// The most memory that this process has had resident so far; 0 where the kernel does not tell.
+pub fn peak_resident_bytes() -> u64 {
+    let field = status_field(std::process::id(), "VmHWM:").unwrap_or_default();
+    field.split_whitespace().next().and_then(|kib| kib.parse().ok()).map_or(0, |kib: u64| kib * 1024)
+}
+
 /// The process that `pid` belongs to: itself, unless it is the id of one of a process's other threads.
 pub fn thread_group(pid: u32) -> io::Result<u32> {
     status_field(pid, "Tgid:")?
@@ -206,7 +212,10 @@ mod tests {
 
     #[test]
     fn the_syscall_file_gives_stack_pointer_and_instruction_where_it_has_them() {
-        assert_eq!(parse_syscall("281 0x4 0x7f 0x1 0x0 0x0 0x8 0x7ffc0 0x7f12ab\n"), Some((0x7ffc0, 0x7f12ab)));
+        assert_eq!(
+            parse_syscall("281 0x4 0x7f 0x1 0x0 0x0 0x8 0x7ffc0 0x7f12ab\n"),
+            Some((0x7ffc0, 0x7f12ab))
+        );
         assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some((0x7ffc0, 0x55aa)));
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n"), None);

@@ -22,6 +22,10 @@ pub struct Offcpu {
     /// Leave waits shorter than this many microseconds out of the stacks; the threads' sums keep them
     #[arg(long, value_name = "N", default_value_t = 0)]
     min_us: u64,
+    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
+    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
+    #[arg(long)]
+    stats: bool,
     /// How to show it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -49,7 +53,7 @@ pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let output = output::Output::open(command.output.as_deref())?;
     let endings = Endings::watch()?;
     let min_ns = command.min_us.saturating_mul(1000);
-    let session = Session::attach(command.pid, Options { min_ns, ..Options::default() })?;
+    let session = Session::attach(command.pid, Options { min_ns, stats: command.stats, ..Options::default() })?;
     let ending = endings.wait(session.process(), command.duration)?;
     let mut report = session.finish()?;
     if let Some(note) = early(ending, report.window_ns) {

@@ -203,8 +203,9 @@ mod tests {
 
     #[test]
     fn code_spans_leave_out_the_widest_gap() {
-        let spans = images(&[(10, 20, "exe"), (1000, 1010, "lib"), (1020, 1030, "libc"), (9000, 9010, "[vdso]")])
-            .code_spans();
+        let spans =
+            images(&[(10, 20, "exe"), (1000, 1010, "lib"), (1020, 1030, "libc"), (9000, 9010, "[vdso]")])
+                .code_spans();
         assert_eq!(spans.map(|span| (span.start, span.length)), [(10, 10), (1000, 30)]);
         assert_eq!(images(&[(10, 20, "exe")]).code_spans()[0], CodeSpan { start: 10, length: 10 });
         assert_eq!(images(&[]).code_spans(), [CodeSpan::default(); 2]);

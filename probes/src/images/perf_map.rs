@@ -53,7 +53,8 @@ mod tests {
     #[test]
     fn the_last_line_that_holds_the_address_names_it() {
         let mut file = tempfile::tempfile().unwrap();
-        writeln!(file, "1000 10 old name\n2000 20 Other.js:1\nnonsense\n0x1000 0x10 LazyCompile:~f a.js:3").unwrap();
+        writeln!(file, "1000 10 old name\n2000 20 Other.js:1\nnonsense\n0x1000 0x10 LazyCompile:~f a.js:3")
+            .unwrap();
         let map = PerfMap(Some(file));
         assert_eq!(map.name(0x100f).as_deref(), Some("LazyCompile:~f a.js:3"));
         assert_eq!(map.name(0x2000).as_deref(), Some("Other.js:1"));

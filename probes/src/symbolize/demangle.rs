@@ -26,7 +26,10 @@ mod tests {
             "vmm::persist::create_snapshot"
         );
         assert_eq!(demangle("_RNvNtCs1234_7mycrate3foo3bar"), "mycrate::foo::bar");
-        assert_eq!(demangle("_ZNSt6vectorIiSaIiEE9push_backERKi"), "std::vector<int, std::allocator<int> >::push_back(int const&)");
+        assert_eq!(
+            demangle("_ZNSt6vectorIiSaIiEE9push_backERKi"),
+            "std::vector<int, std::allocator<int> >::push_back(int const&)"
+        );
         for c in ["c", "a", "b", "fsync", "_start", "_Znonsense"] {
             assert_eq!(demangle(c), c);
         }

@@ -82,12 +82,10 @@ impl Names for Symbolizer {
 pub fn hidden_kernel_symbols() -> Option<String> {
     let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
     let symbols = File::open("/proc/kallsyms").ok().map(|file| BufReader::new(file).lines());
-    let is_hidden = symbols
-        .into_iter()
-        .flatten()
-        .map_while(Result::ok)
-        .take(16)
-        .all(|line| line.split(' ').next().is_none_or(|address| address.bytes().all(|byte| byte == b'0')));
+    let is_hidden =
+        symbols.into_iter().flatten().map_while(Result::ok).take(16).all(|line| {
+            line.split(' ').next().is_none_or(|address| address.bytes().all(|byte| byte == b'0'))
+        });
     is_hidden.then(|| {
         format!(
             "kernel frames have no names: /proc/kallsyms hides addresses (kernel.kptr_restrict is {}); \

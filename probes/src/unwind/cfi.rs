@@ -51,8 +51,7 @@ impl Cfi {
             .set_eh_frame(eh_frame.0)
             .set_eh_frame_hdr(eh_frame_hdr.0)
             .set_text(text_start);
-        let mut cfi =
-            Self { eh_frame: eh_frame.1, eh_frame_hdr: eh_frame_hdr.1, bases, index: Vec::new() };
+        let mut cfi = Self { eh_frame: eh_frame.1, eh_frame_hdr: eh_frame_hdr.1, bases, index: Vec::new() };
         if !cfi.has_table() {
             cfi.index = cfi.entries();
         }

@@ -21,16 +21,8 @@ const WAY_OUT_BYTES: u64 = 4 << 10;
 /// Sections larger than this are not read: `.eh_frame` of a large browser has 20 MiB.
 const MAX_SECTION_BYTES: u64 = 64 << 20;
 /// Functions in which a thread begins: the C libraries' entry to a program, and to a new thread.
-const OUTERMOST: [&[u8]; 8] = [
-    b"_start",
-    b"start",
-    b"__clone",
-    b"clone",
-    b"__clone3",
-    b"clone3",
-    b"_dl_start_user",
-    b"thread_start",
-];
+const OUTERMOST: [&[u8]; 8] =
+    [b"_start", b"start", b"__clone", b"clone", b"__clone3", b"clone3", b"_dl_start_user", b"thread_start"];
 
 /// What a module's file says, read once.
 #[derive(Debug)]
@@ -87,9 +79,9 @@ impl Module {
         match self.cfi.step(lookup, registers, stack) {
             Step::Uncovered if self.is_outermost(lookup) => Step::End,
             Step::Uncovered => match self.rule(at) {
-                Some(rule) => rule.apply(registers, stack).map_or(Step::Unreadable, |registers| {
-                    Step::Caller { registers, interrupted: false }
-                }),
+                Some(rule) => rule
+                    .apply(registers, stack)
+                    .map_or(Step::Unreadable, |registers| Step::Caller { registers, interrupted: false }),
                 None => Step::Uncovered,
             },
             step => step,
@@ -119,9 +111,9 @@ impl Module {
         });
         // Beyond its last call, which may not come back, lies another function.
         let end = function.map_or(at.address().checked_add(WAY_OUT_BYTES)?, |function| function.end);
-        let exit = self.code(at.address(), end).and_then(|bytes| {
-            offsets::to_return(Code { start: at.address(), bytes: &bytes }, at.address())
-        });
+        let exit = self
+            .code(at.address(), end)
+            .and_then(|bytes| offsets::to_return(Code { start: at.address(), bytes: &bytes }, at.address()));
         offsets::agreed(entry, exit)
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use probes_common::{CODE_SPANS, CodeSpan};
 
+use super::UserFrames;
 use super::registers::{Registers, Stack};
 use super::walk::{Modules, Walk};
-use super::UserFrames;
 use crate::decode::{UserSample, UserSide};
 use crate::images::Images;
 
@@ -110,6 +110,12 @@ impl UserStacks {
         )
     }
 
+    /// Different stacks that are kept.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub const fn len(&self) -> usize {
+        self.stacks.len()
+    }
+
     /// Stacks for which there was no place left.
     pub const fn unkept(&self) -> u64 {
         self.unkept
@@ -137,4 +143,3 @@ impl UserStacks {
         &self.images
     }
 }
-

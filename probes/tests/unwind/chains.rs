@@ -106,8 +106,9 @@ pub fn thread_and_signal() -> Outcome {
     let found = chains(&report);
     let in_thread = |chain: &String| chain.ends_with(";in_thread;a;b;c;wait_stub");
     assert!(found.iter().any(in_thread), "{found:#?}");
-    let in_handler =
-        |chain: &String| chain.contains(";main;interrupted;") && chain.ends_with(";on_signal;a;b;c;wait_stub");
+    let in_handler = |chain: &String| {
+        chain.contains(";main;interrupted;") && chain.ends_with(";on_signal;a;b;c;wait_stub")
+    };
     assert!(found.iter().any(in_handler), "{found:#?}");
     assert!(report.stacks.iter().all(|stack| !stack.user_truncated), "{report:#?}");
     Ok(())

@@ -55,7 +55,8 @@ pub fn whole() -> Outcome {
     let whole_ns: u64 =
         report.stacks.iter().filter(|stack| !stack.user_truncated).map(|stack| stack.ns).sum();
     assert!(whole_ns * 100 >= total_ns * 99, "{whole_ns} of {total_ns} ns whole: {report:#?}");
-    for (comm, root, leaf) in [("firecracker", "_start;", "syscall"), ("fc_api", "start;", "__syscall_cp_c")] {
+    for (comm, root, leaf) in [("firecracker", "_start;", "syscall"), ("fc_api", "start;", "__syscall_cp_c")]
+    {
         let stack = report.stacks.iter().find(|stack| stack.comm == comm).ok_or(comm)?;
         let chain = chain(stack);
         assert!(chain.starts_with(root) && chain.ends_with(leaf), "{chain}");

@@ -1,9 +1,8 @@
 //! Off-CPU time as a flame graph: width is time, height is stack depth.
 
-use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::{OffCpu, RenderError, folded, loss};
+use super::{OffCpu, RenderError, folded, loss, palette, user};
 use crate::text::clip;
 use crate::units::duration;
 
@@ -18,8 +17,8 @@ pub fn render(report: &OffCpu) -> Result<Vec<u8>, RenderError> {
     let mut options = Options::default();
     options.title = format!("Off-CPU time of {} (pid {})", report.comm, report.pid);
     options.subtitle = Some(subtitle(report));
-    // Blue by custom: a reader tells it from an on-CPU graph before reading a word.
-    options.colors = Palette::Basic(BasicPalette::Io);
+    let mut colors = palette::of(&folded);
+    options.palette_map = Some(&mut colors);
     options.deterministic = true;
     options.image_width = Some(WIDTH_PX);
     options.count_name = "us".to_owned();
@@ -40,6 +39,8 @@ fn subtitle(report: &OffCpu) -> String {
         1 => "; 1 warning in the table".to_owned(),
         many => format!("; {many} warnings in the table"),
     };
-    let line = format!("each thread over {window}; {}{warnings}", loss::in_short(report));
-    clip(&line, WIDTH_PX / 8)
+    let (user, lost) = (user::wholeness(report), loss::in_short(report));
+    let line =
+        format!("each thread over {window}; {user}; {lost}{warnings}; user frames blue, kernel frames brown");
+    clip(&line, WIDTH_PX / 7)
 }

@@ -5,10 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod cost;
 mod flamegraph;
 mod folded;
 mod loss;
+mod palette;
 mod table;
+mod user;
 
 /// The `schema` of [`OffCpu`]: the number grows with every change that a reader could trip over.
 pub const SCHEMA: &str = "forkd.offcpu/2";
@@ -36,6 +39,35 @@ pub struct OffCpu {
     pub threads: Vec<Thread>,
     /// Off-CPU time by thread, state, stack and waker, longest first.
     pub stacks: Vec<Stack>,
+    /// What the recording itself cost; `None` unless asked for. Since `forkd.offcpu/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// What a recording cost the host that it ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// From the request to record until events were recorded and the threads that slept were looked at.
+    pub attach_ns: u64,
+    /// The most memory that the recording process had resident up to the end of the recording.
+    pub peak_resident_bytes: u64,
+    /// Records that came from the kernel.
+    pub records: u64,
+    /// Different user stacks among them.
+    pub user_stacks: u64,
+    /// The BPF programs, as the kernel's run-time statistics tell.
+    pub programs: Vec<ProgramCost>,
+}
+
+/// What one BPF program cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCost {
+    /// Its name, which is that of its tracepoint.
+    pub name: String,
+    /// How often it ran: for watched and for other threads.
+    pub runs: u64,
+    /// Summed time of the runs.
+    pub run_ns: u64,
 }
 
 /// One thread of the process.

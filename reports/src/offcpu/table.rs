@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, loss};
+use super::{OffCpu, Stack, State, Thread, Waker, cost, loss, user};
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
 
@@ -23,7 +23,11 @@ fn write_all(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     for (index, wait) in waits.iter().take(STACKS).enumerate() {
         one_wait(out, index + 1, wait, report.window_ns)?;
     }
-    rest(out, &waits[waits.len().min(STACKS)..])
+    rest(out, &waits[waits.len().min(STACKS)..])?;
+    match &report.cost {
+        Some(cost) => cost::render(out, cost),
+        None => Ok(()),
+    }
 }
 
 fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
@@ -34,6 +38,7 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     let what = format!("Off-CPU time of {} (pid {}), {window}, {}", report.comm, report.pid, report.attach);
     out.push_str(&wrap(&what, " ", ""));
     out.push_str(&wrap(&loss::in_full(report), ", ", "  "));
+    writeln!(out, "{}", user::wholeness(report))?;
     for warning in &report.warnings {
         out.push_str(&wrap(&format!("warning: {warning}"), " ", "  "));
     }
