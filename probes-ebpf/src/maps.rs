@@ -17,7 +17,7 @@ pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(1,
 
 /// The records on their way out. User space sets the size at load.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Where a switch-out record is put together: it is too large for the stack of a program. A program
 /// never runs twice at once on one CPU (the kernel counts such entries as recursion misses instead),

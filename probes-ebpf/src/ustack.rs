@@ -36,8 +36,20 @@ pub struct UserStackRecord {
     head: Head,
     body: UserStack,
     stack: [u8; MAX_USER_STACK + SLACK],
-    /// A number on its way through memory: see [`Watched::code`].
-    target: usize,
+    /// See [`forget`].
+    forgotten: u64,
+}
+
+/// The same value, of which the verifier knows nothing any more: it goes through memory. Without that the
+/// verifier goes through the rest of the program once for each way in which the value can have come
+/// about, and loading takes a quarter of a second.
+#[inline(always)]
+fn forget(record: *mut UserStackRecord, value: u64) -> u64 {
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    unsafe {
+        (&raw mut (*record).forgotten).write_volatile(value);
+        (&raw const (*record).forgotten).read_volatile()
+    }
 }
 
 /// A watched process.
@@ -48,16 +60,10 @@ pub struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Where its code lies. The index is read back from memory, so that the verifier knows it by its bounds
-    /// only, and need not go through the rest of the program for each value that it can have.
+    /// Where its code lies.
     #[inline(always)]
     fn code(&self, record: *mut UserStackRecord) -> [CodeSpan; CODE_SPANS] {
-        // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
-        let target = unsafe {
-            (&raw mut (*record).target).write_volatile(self.target);
-            (&raw const (*record).target).read_volatile()
-        };
-        self.control.code[target & (MAX_TARGETS - 1)]
+        self.control.code[forget(record, self.target as u64) as usize & (MAX_TARGETS - 1)]
     }
 }
 
@@ -91,8 +97,7 @@ pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) 
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let Some(record) = USER_STACK.get_ptr_mut(cpu) else { return UserSide { ip, signature: 0 } };
     let sp = registers.sp();
-    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
-    let copied = copy(counters, sp, base(task, sp), unsafe { (&raw mut (*record).stack).cast() });
+    let copied = copy(counters, sp, base(task, sp), record);
     if copied.bytes == 0 {
         return UserSide { ip, signature: 0 };
     }
@@ -118,7 +123,9 @@ fn base(task: Task, sp: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, to: *mut u8) -> Copied {
+fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut UserStackRecord) -> Copied {
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    let to: *mut u8 = unsafe { (&raw mut (*record).stack).cast() };
     let wanted = base.map_or(MAX_USER_STACK, |base| (base - sp) as usize);
     let mut bytes = 0;
     let mut step = PAGE - (sp as usize & (PAGE - 1));
@@ -139,14 +146,15 @@ fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, to: *mut u8) -> 
         bytes += take;
         step = PAGE;
     }
-    let bytes = bytes & (2 * MAX_USER_STACK - 1);
+    let bytes = forget(record, bytes as u64) as usize & (2 * MAX_USER_STACK - 1);
     if bytes == 0 {
         count(counters, Loss::UserStackUnread);
     } else if base.is_some() && bytes < wanted {
         count(counters, Loss::UserStackPartial);
     }
     let is_whole = base.is_some() && bytes == wanted;
-    Copied { bytes, flags: if is_whole { 0 } else { USER_STACK_CUT } }
+    let flags = forget(record, u64::from(if is_whole { 0 } else { USER_STACK_CUT })) as u8;
+    Copied { bytes, flags }
 }
 
 /// What the loop over a stack reads and writes.

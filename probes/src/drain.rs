@@ -19,13 +19,13 @@ use crate::proc;
 use crate::unwind::UserStacks;
 
 /// How long the ring buffer is left alone. It is read on a timer, so that no traced switch pays for waking
-/// the reader; 16 MiB hold half a second of 100,000 switches a second with their wake-ups.
-const PASS: Duration = Duration::from_millis(50);
+/// the reader; 8 MiB hold a tenth of a second of 100,000 switches a second with their wake-ups.
+const PASS: Duration = Duration::from_millis(25);
 /// How often, a millisecond apart, the last pass is repeated while a program may still be running.
 const LAST_PASSES: u32 = 50;
 /// How many passes apart what a process has mapped is looked at without need: for code that was loaded
 /// while nothing slept in it.
-const MAPS_PASSES: u64 = 40;
+const MAPS_PASSES: u64 = 80;
 
 /// What becomes of intervals.
 #[derive(Debug)]

@@ -108,6 +108,10 @@ impl Probes {
         for (name, _) in TRACEPOINTS {
             attach_program(&mut ebpf, name, &kernel_btf)?;
         }
+        // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
+        // memory than all that follows.
+        drop(kernel_btf);
+        give_back_memory();
         let control =
             Array::try_from(take(&mut ebpf, "CONTROL")?).map_err(|error| map_error("CONTROL", &error))?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
@@ -226,6 +230,15 @@ fn field_offsets(btf_bytes: &[u8]) -> Result<[u32; FIELDS.len()], AttachError> {
         }
     }
     Ok(offsets)
+}
+
+/// Returns freed memory to the kernel, which the allocator would keep.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn possible_cpus() -> Result<u32, AttachError> {

@@ -39,7 +39,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, min_ns: 0, keep_intervals: false, stats: false, watch_self: false }
+        Self { ring_bytes: 8 << 20, min_ns: 0, keep_intervals: false, stats: false, watch_self: false }
     }
 }
 
