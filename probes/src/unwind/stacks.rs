@@ -69,7 +69,7 @@ impl UserStacks {
             return;
         }
         let frames = self.unwind(registers, stack);
-        if self.by_signature.len() >= MAX_SIGNATURES || self.keep(signature, frames).is_none() {
+        if !self.insert(signature, frames) {
             self.unkept += 1;
         }
     }
@@ -78,6 +78,11 @@ impl UserStacks {
         let frames = Walk { images: &self.images, modules: &mut self.modules, stack }.frames(registers);
         self.stale |= frames.truncated && frames.places.iter().any(|place| place.mapping.is_none());
         frames
+    }
+
+    /// Keeps a stack that is unwound already under `signature`; false where there is no room for it.
+    pub fn insert(&mut self, signature: u64, frames: UserFrames) -> bool {
+        self.by_signature.len() < MAX_SIGNATURES && self.keep(signature, frames).is_some()
     }
 
     fn keep(&mut self, signature: u64, frames: UserFrames) -> Option<u32> {
