@@ -8,6 +8,7 @@ pub mod api;
 pub mod cell;
 pub mod error;
 pub mod files;
+pub mod floor;
 pub mod host;
 pub mod interrupt;
 pub mod progress;

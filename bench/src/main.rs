@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bench::interrupt::Interrupt;
 use bench::progress::say;
-use bench::{Error, sweep};
+use bench::{Error, floor, sweep};
 use clap::Parser;
 
 mod cli;
@@ -34,6 +34,7 @@ async fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     match cli.command {
         cli::Command::Sweep(arguments) => Ok(sweep::run(&arguments.request()?, &mut interrupt).await?),
+        cli::Command::Floor(arguments) => Ok(floor::run(&arguments.request()?, &mut interrupt).await?),
     }
 }
 

@@ -50,6 +50,11 @@ impl Progress {
         }
     }
 
+    /// Counts one BRANCH, without a line of its own.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+    }
+
     /// Prints a line that stays.
     pub fn note(&self, line: &str) {
         self.bar.suspend(|| say(line));

@@ -26,6 +26,16 @@ pub struct Made {
 }
 
 impl Made {
+    /// Notes a sandbox.
+    pub fn add_sandbox(&mut self, id: &str) {
+        self.sandboxes.push(id.to_owned());
+    }
+
+    /// Notes a tag.
+    pub fn add_tag(&mut self, tag: &str) {
+        self.tags.push(tag.to_owned());
+    }
+
     /// Removes all of it, newest first. Whatever is gone already, or was never made, is no failure.
     pub async fn remove(&mut self, api: &Api) {
         for id in self.sandboxes.drain(..).rev() {
@@ -152,7 +162,7 @@ async fn usable_pages(api: &Api, id: &str, settings: &Settings) -> Result<u64, E
 }
 
 /// Sends one command to the guest, and gives what follows `ok COMMAND ` in its answer.
-async fn ask(api: &Api, id: &str, command: &str) -> Result<String, Error> {
+pub async fn ask(api: &Api, id: &str, command: &str) -> Result<String, Error> {
     let verb = command.split(' ').next().unwrap_or_default();
     let answer = api.console(id, &format!("{command}\n"), "\n").await?;
     let line = answer.output.trim();

@@ -171,6 +171,7 @@ fn a_running_daemon_is_left_as_it_was() -> Outcome {
     let socket = bench.work.join("d.sock");
     let mut daemon = Command::new(forkd()?);
     daemon.arg("serve").arg("--socket").arg(&socket).arg("--run-dir").arg(bench.work.join("run"));
+    daemon.arg("--data-dir").arg(bench.work.join("data"));
     daemon.arg("--snapshot-root").arg(bench.work.join("snapshots"));
     daemon.arg("--firecracker").arg(testkit::firecracker().ok_or("no firecracker")?);
     let mut daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -205,10 +206,27 @@ fn the_slowest_cell_is_probed() -> Outcome {
     let fsync = |frame: &String| frame.contains("fsync");
     let waits = report.stacks.iter().any(|stack| stack.tid == report.pid && stack.kernel.iter().any(fsync));
     assert!(waits, "{report:?}");
+    assert_user_stacks_are_whole(&report);
     for name in ["offcpu.svg", "offcpu.txt", "offcpu.folded"] {
         assert!(fs::metadata(bench.out.join(name))?.len() > 0, "{name}");
     }
     bench.assert_nothing_left()
+}
+
+/// From where a thread began to the system call, through Firecracker's own function for it.
+fn assert_user_stacks_are_whole(report: &OffCpu) {
+    let user = report.stacks.iter().filter(|stack| !stack.user.is_empty());
+    let (mut all_ns, mut whole_ns) = (0, 0);
+    for stack in user.clone() {
+        all_ns += stack.ns;
+        whole_ns += if stack.user_truncated { 0 } else { stack.ns };
+    }
+    assert!(whole_ns * 100 >= all_ns * 99, "{whole_ns} of {all_ns} ns whole: {report:?}");
+    let in_snapshot = |frame: &String| frame == "vmm::persist::create_snapshot";
+    let snapshot = user.clone().find(|stack| stack.user.iter().any(in_snapshot)).expect("a snapshot's stack");
+    assert_eq!(snapshot.user.last().map(String::as_str), Some("_start"), "{snapshot:?}");
+    let vcpu = user.clone().find(|stack| stack.comm.starts_with("fc_vcpu")).expect("a stack of the vCPU");
+    assert_eq!(vcpu.user.last().map(String::as_str), Some("start"), "{vcpu:?}");
 }
 
 fn missing_firecracker() -> Outcome {

@@ -61,6 +61,18 @@ pub enum CallError {
         /// What went wrong.
         source: hyper::Error,
     },
+    /// The connection broke, or what came was not HTTP, at the blocking client.
+    #[error("{method} {path} at {endpoint}: {source}")]
+    Broken {
+        /// Where the call went.
+        endpoint: Endpoint,
+        /// The request's method.
+        method: Method,
+        /// The request's path.
+        path: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
     /// The server took too long.
     #[error("{method} {path} at {endpoint}: no answer within {} ms", deadline.as_millis())]
     Deadline {
@@ -224,7 +236,7 @@ where
 }
 
 /// The reason in an error body: `error` is ours, `fault_message` is Firecracker's.
-fn refusal(answer: &Answer) -> String {
+pub(crate) fn refusal(answer: &Answer) -> String {
     #[derive(serde::Deserialize)]
     struct Reason {
         #[serde(alias = "fault_message")]

@@ -1,12 +1,19 @@
 //! The daemon: it runs Firecracker microVMs and BRANCHes them.
 
+pub mod admission;
 pub mod api;
+pub mod audit;
 pub mod branch;
+pub mod client;
 pub mod clock;
 pub mod daemon;
+pub mod events;
+pub mod history;
 pub mod http;
 pub mod http_client;
+pub mod metrics;
 pub mod sandbox;
 pub mod snapshot;
+pub mod trend;
 pub mod unique;
 pub mod vmm;

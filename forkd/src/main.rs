@@ -5,13 +5,16 @@ mod cli;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use forkd::vmm::firecracker::HostError;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::cli::exit::{EXIT_CODES, Exit, line};
 
 /// Runs Firecracker microVMs and BRANCHes them: pause, snapshot, resume, fork children
 #[derive(Parser, Debug)]
 #[command(name = "forkd", version, after_help = EXIT_CODES)]
 struct Command {
+    #[command(flatten)]
+    options: cli::options::Options,
     #[command(subcommand)]
     subcommand: Subcommands,
 }
@@ -19,17 +22,34 @@ struct Command {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     Serve(cli::serve::Serve),
+    #[command(flatten)]
+    Client(cli::ClientCommand),
+    Completions(cli::completions::Completions),
+    Man(cli::man::Man),
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  failed
-  2  wrong usage
-  3  this host lacks something: Firecracker or /dev/kvm";
 
 fn main() -> ExitCode {
     let command = Command::parse();
+    let result = match command.subcommand {
+        Subcommands::Serve(serve) => {
+            log_to_stderr();
+            serve.run()
+        }
+        Subcommands::Client(client) => client.run(&command.options),
+        Subcommands::Completions(completions) => completions.run(Command::command()),
+        Subcommands::Man(man) => man.run(Command::command()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forkd: {}", line(&error));
+            ExitCode::from(Exit::of(&error).code())
+        }
+    }
+}
+
+/// Only the daemon logs: a client command says what it has to say itself.
+fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("FORKD_LOG").unwrap_or_else(|_| "info".into()),
@@ -37,14 +57,4 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let result = match command.subcommand {
-        Subcommands::Serve(serve) => serve.run(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("forkd: {error:#}");
-            ExitCode::from(if error.is::<HostError>() { 3 } else { 1 })
-        }
-    }
 }

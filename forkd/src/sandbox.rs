@@ -20,6 +20,7 @@ use crate::vmm::VmmError;
 use crate::vmm::api::Api;
 use crate::vmm::boot::{BootSource, Readiness};
 use crate::vmm::console::Console;
+use crate::vmm::control::Control;
 use crate::vmm::firecracker::Firecracker;
 use crate::vmm::process::Process;
 
@@ -56,6 +57,7 @@ pub struct Sandbox {
     branches: AtomicU64,
     branching: AtomicBool,
     stuck_paused: AtomicBool,
+    killed: AtomicBool,
 }
 
 impl Sandbox {
@@ -124,6 +126,7 @@ impl Sandbox {
             branches: AtomicU64::new(0),
             branching: AtomicBool::new(false),
             stuck_paused: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -149,6 +152,11 @@ impl Sandbox {
     /// Process id of its Firecracker.
     pub fn pid(&self) -> u32 {
         self.process.identity().pid
+    }
+
+    /// A connection to its Firecracker for the thread that holds the guest paused; not open yet.
+    pub fn control(&self) -> Control {
+        Control::new(self.process.api_socket())
     }
 
     /// What it is doing, as far as the daemon knows.
@@ -182,14 +190,29 @@ impl Sandbox {
         (!self.process.is_alive()).then(|| self.process.obituary())
     }
 
+    /// Completes when its Firecracker is gone.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.process.end()
+    }
+
+    /// BRANCHes taken of it that succeeded.
+    pub fn branches(&self) -> u64 {
+        self.branches.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was [`Self::kill`] that ended it, or will have.
+    pub fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
     /// Notes whether a BRANCH holds the guest.
     pub(crate) fn set_branching(&self, branching: bool) {
         self.branching.store(branching, Ordering::Relaxed);
     }
 
-    /// Notes that the guest stands still and could not be resumed.
-    pub(crate) fn set_stuck_paused(&self) {
-        self.stuck_paused.store(true, Ordering::Relaxed);
+    /// Notes whether the guest stands still and could not be resumed.
+    pub(crate) fn set_stuck_paused(&self, stuck: bool) {
+        self.stuck_paused.store(stuck, Ordering::Relaxed);
     }
 
     /// Counts a BRANCH that succeeded.
@@ -199,6 +222,7 @@ impl Sandbox {
 
     /// Kills its Firecracker at once; what waits for it fails.
     pub async fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
         self.process.kill().await;
     }
 }

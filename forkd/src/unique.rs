@@ -10,3 +10,19 @@ pub fn hex(bytes: usize) -> String {
     getrandom(&mut *wanted, GetRandomFlags::empty()).expect("getrandom(2) of at most 16 bytes succeeds");
     wanted.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A UUID of version 7 (RFC 9562): later ones of this process are greater, also as text.
+pub fn ordered_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ordered_id;
+
+    #[test]
+    fn later_ids_are_greater() {
+        let ids: Vec<String> = (0..10_000).map(|_| ordered_id()).collect();
+        assert!(ids.is_sorted_by(|earlier, later| earlier < later));
+    }
+}

@@ -8,6 +8,9 @@ pub const SCHED_LANE: u32 = 0;
 /// The lane of the system calls' tracepoints: they run with interrupts on, and a wake-up may come between.
 pub const CALL_LANE: u32 = 1;
 
+/// Flag: a record of another kind that is numbered in [`CALL_LANE`].
+pub const CALL_LANE_FLAG: u8 = 16;
+
 /// The first [`Kind`](crate::Kind) of the system calls' lane.
 pub const FIRST_CALL_KIND: u8 = 16;
 
@@ -32,6 +35,10 @@ pub enum CallFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct CallEnter {
+    /// Where the thread entered the kernel; 0 but for a futex operation that wakes.
+    pub user_ip: u64,
+    /// The signature of its user stack; 0 where there is none.
+    pub user_stack: u64,
     /// The arguments as the caller's registers held them.
     pub arguments: [u64; 6],
     /// The call's number.
@@ -52,7 +59,7 @@ pub struct CallExit {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<CallEnter>() == 56 && size_of::<CallExit>() == 16);
+const _: () = assert!(size_of::<CallEnter>() == 72 && size_of::<CallExit>() == 16);
 
 /// The futex family's numbers, and that of `restart_syscall`, on x86-64
 /// (arch/x86/entry/syscalls/syscall_64.tbl). From 449 on they are the same on every architecture.

@@ -3,6 +3,19 @@
 /// The most processes that one session can watch.
 pub const MAX_TARGETS: usize = 16;
 
+/// Spans of code that one process can have.
+pub const CODE_SPANS: usize = 2;
+
+/// Where code of a process can lie: addresses from `start` on, `length` of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CodeSpan {
+    /// The first address.
+    pub start: u64,
+    /// Bytes; 0 for none.
+    pub length: u64,
+}
+
 /// What the programs do. The value of the only entry of the `CONTROL` map.
 ///
 /// An array that is scanned costs less than a hash lookup at these sizes, and the verifier turns the
@@ -16,9 +29,16 @@ pub struct Control {
     pub target_count: u32,
     /// Thread group ids, in the initial pid namespace, of the processes to watch.
     pub targets: [u32; MAX_TARGETS],
+    /// Per target: a word on a stack that points into neither span is no return address.
+    pub code: [[CodeSpan; CODE_SPANS]; MAX_TARGETS],
 }
 
 impl Control {
     /// Records nothing and watches nobody.
-    pub const IDLE: Self = Self { armed: 0, target_count: 0, targets: [0; MAX_TARGETS] };
+    pub const IDLE: Self = Self {
+        armed: 0,
+        target_count: 0,
+        targets: [0; MAX_TARGETS],
+        code: [[CodeSpan { start: 0, length: 0 }; CODE_SPANS]; MAX_TARGETS],
+    };
 }

@@ -10,12 +10,13 @@ mod phase;
 mod record;
 
 pub use call::{
-    CALL_LANE, CALL_WORDS, CallEnter, CallExit, CallFilter, FIRST_CALL_KIND, LANES, SCHED_LANE,
-    WAITV_RECORDED, WAITV_WORDS, number,
+    CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, FIRST_CALL_KIND, LANES,
+    SCHED_LANE, WAITV_RECORDED, WAITV_WORDS, number,
 };
-pub use control::{Control, MAX_TARGETS};
+pub use control::{CODE_SPANS, CodeSpan, Control, MAX_TARGETS};
 pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
-    COMM_LEN, Head, Kind, MAX_FRAMES, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
+    COMM_LEN, Head, Kind, MAX_FRAMES, MAX_USER_STACK, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED,
+    SwitchOut, USER_STACK_CUT, UserRegisters, UserStack,
 };

@@ -12,12 +12,26 @@ pub enum Loss {
     StackTruncated,
     /// A user thread left the CPU, and where it had entered the kernel could not be read.
     RegistersMissing,
+    /// Not one byte of a user stack could be read: the event is there, with the instruction only.
+    UserStackUnread,
+    /// A page of a user stack could not be read: what lies below it is there.
+    UserStackPartial,
+    /// The ring buffer was too full for a user stack: the event is there, and the stack is copied with
+    /// the next event that has it.
+    UserStackNoRoom,
 }
 
 impl Loss {
     /// Every cause that the kernel side counts, in the order of [`CpuCounters::lost`].
-    pub const ALL: [Self; 4] =
-        [Self::RingFull, Self::StackFailed, Self::StackTruncated, Self::RegistersMissing];
+    pub const ALL: [Self; 7] = [
+        Self::RingFull,
+        Self::StackFailed,
+        Self::StackTruncated,
+        Self::RegistersMissing,
+        Self::UserStackUnread,
+        Self::UserStackPartial,
+        Self::UserStackNoRoom,
+    ];
 
     /// The cause's name in reports.
     pub const fn name(self) -> &'static str {
@@ -26,6 +40,9 @@ impl Loss {
             Self::StackFailed => "stack_failed",
             Self::StackTruncated => "stack_truncated",
             Self::RegistersMissing => "registers_missing",
+            Self::UserStackUnread => "user_stack_unread",
+            Self::UserStackPartial => "user_stack_partial",
+            Self::UserStackNoRoom => "user_stack_no_room",
         }
     }
 }

@@ -7,12 +7,17 @@ pub const COMM_LEN: usize = 16;
 /// Frames that one record can carry: the kernel's own default for `kernel.perf_event_max_stack`.
 pub const MAX_FRAMES: usize = 127;
 
+/// The most user stack that one record carries, in bytes.
+pub const MAX_USER_STACK: usize = 32 << 10;
+
 /// Flag: the scheduler took the CPU away; the thread had not asked to sleep.
 pub const PREEMPTED: u8 = 1;
 /// Flag: the kernel gave no stack for this event.
 pub const STACK_FAILED: u8 = 2;
 /// Flag: the stack is as deep as the kernel records, and may be cut.
 pub const STACK_TRUNCATED: u8 = 4;
+/// Flag: the user stack goes on beyond the bytes that were copied.
+pub const USER_STACK_CUT: u8 = 8;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +31,11 @@ pub enum Kind {
     Waking = 3,
     /// A watched thread was born and may run. Body: [`Other`], the thread that made it; no frames.
     Born = 4,
-    /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter). The words after it are
-    /// the elements of a `futex_waitv`, or the frames of the caller of any other futex operation, as frame
-    /// pointers show them.
+    /// A user stack that other records name by its signature; written before the first that does. Body:
+    /// [`UserStack`]; then that many bytes of stack; no frames. The head names the thread it is of.
+    UserStack = 5,
+    /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter); the words after it are
+    /// the elements of a `futex_waitv`.
     CallEnter = 16,
     /// A watched thread is about to leave a system call. Body: [`CallExit`](crate::CallExit).
     CallExit = 17,
@@ -55,7 +62,8 @@ pub struct Head {
     pub frames: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`].
+    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`], [`USER_STACK_CUT`],
+    /// [`CALL_LANE_FLAG`](crate::CALL_LANE_FLAG).
     pub flags: u8,
 }
 
@@ -65,6 +73,9 @@ pub struct Head {
 pub struct SwitchOut {
     /// Where the thread entered the kernel from user space; 0 where it never did.
     pub user_ip: u64,
+    /// The signature of its user stack, by which a [`Kind::UserStack`] record gives the bytes; 0 where
+    /// there is none.
+    pub user_stack: u64,
     /// The tracepoint's `prev_state`, as it came: a mask, to be tested bit by bit.
     pub prev_state: u32,
     /// Keeps the size a multiple of eight, and is written, so that no stale byte leaves the kernel.
@@ -85,4 +96,39 @@ pub struct Other {
     pub comm: [u8; COMM_LEN],
 }
 
-const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 32 && size_of::<Other>() == 24);
+/// The registers of a thread as it entered the kernel: those that unwinding may need, because a called
+/// function keeps them (System V ABI for x86-64, section 3.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct UserRegisters {
+    /// `rip`.
+    pub ip: u64,
+    /// `rsp`: the address of the first byte of stack.
+    pub sp: u64,
+    /// `rbp`.
+    pub bp: u64,
+    /// `rbx`.
+    pub bx: u64,
+    /// `r12` to `r15`.
+    pub r12_to_r15: [u64; 4],
+}
+
+/// What a [`Kind::UserStack`] adds.
+///
+/// The signature mixes the process, `ip`, `sp`, `bp` where it points into the stack, and, with their
+/// places, all words of the copied bytes that can be return addresses: those that point into the process's
+/// code. So two stacks of one signature have the same calls on them, and a local variable that counts does
+/// not make a new stack of each switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UserStack {
+    /// Never 0.
+    pub signature: u64,
+    /// The registers that belong to it.
+    pub registers: UserRegisters,
+    /// How many bytes follow, from `registers.sp` upwards: at most [`MAX_USER_STACK`].
+    pub bytes: u64,
+}
+
+const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40 && size_of::<Other>() == 24);
+const _: () = assert!(size_of::<UserStack>() == 80);

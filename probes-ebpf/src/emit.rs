@@ -1,9 +1,12 @@
 //! Writing records out, and counting those that could not be written.
 
+use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_get_stack, bpf_ringbuf_output};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_get_stack, bpf_ringbuf_output, bpf_ringbuf_query,
+};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_ns};
 use probes_common::{
     COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
@@ -14,6 +17,9 @@ use crate::task::Task;
 
 /// `BPF_RB_NO_WAKEUP`: user space reads on a timer, so that no traced switch pays for waking the tracer.
 const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_AVAIL_DATA` and `BPF_RB_RING_SIZE`, questions to `bpf_ringbuf_query`.
+const RING_UNREAD: u64 = 0;
+const RING_SIZE: u64 = 1;
 const FRAME_BYTES: usize = 8;
 /// The bytes of a stack are masked with this for the verifier. It is above the most that the kernel
 /// writes, so it changes nothing; the buffer has room for it.
@@ -108,10 +114,19 @@ pub fn emit_with_stack<T>(counters: *mut CpuCounters, record: *mut T, stack: &St
     emit(counters, record.cast(), length);
 }
 
-/// Hands the first `length` bytes of a record out; the verifier must see that it has as many.
+/// Hands the first `length` bytes of a record out; false where they are lost.
 #[inline(always)]
-pub fn emit_words(counters: *mut CpuCounters, record: *mut u8, length: usize) {
-    emit(counters, record, length);
+pub fn emit_prefix<T>(counters: *mut CpuCounters, record: *mut T, length: usize) -> bool {
+    emit(counters, record.cast(), length)
+}
+
+/// Whether `length` more bytes leave half of the ring buffer free.
+#[inline(always)]
+pub fn has_room_for(length: usize) -> bool {
+    // SAFETY: no preconditions.
+    let (unread, size) =
+        unsafe { (bpf_ringbuf_query(events(), RING_UNREAD), bpf_ringbuf_query(events(), RING_SIZE)) };
+    unread + length as u64 <= size / 2
 }
 
 /// Hands a record without frames out.
@@ -120,13 +135,20 @@ pub fn emit_plain<T>(counters: *mut CpuCounters, record: &mut T) {
     emit(counters, (record as *mut T).cast(), size_of::<T>());
 }
 
+/// Writes a record to the ring buffer; false, and counted, where it had no room.
 #[inline(always)]
-fn emit(counters: *mut CpuCounters, record: *mut u8, length: usize) {
-    let events = &EVENTS as *const _ as *mut core::ffi::c_void;
+fn emit(counters: *mut CpuCounters, record: *mut u8, length: usize) -> bool {
     // SAFETY: `record` is valid for `length` bytes; the verifier checks it.
-    if unsafe { bpf_ringbuf_output(events, record.cast(), length as u64, NO_WAKEUP) } < 0 {
+    let is_out = unsafe { bpf_ringbuf_output(events(), record.cast(), length as u64, NO_WAKEUP) } == 0;
+    if !is_out {
         count(counters, Loss::RingFull);
     }
+    is_out
+}
+
+#[inline(always)]
+fn events() -> *mut c_void {
+    &EVENTS as *const _ as *mut c_void
 }
 
 /// The current thread as the other side of an event.

@@ -11,6 +11,7 @@ mod maps;
 mod regs;
 mod sched;
 mod task;
+mod ustack;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -6,6 +6,7 @@ use probes_common::{Control, CpuCounters, LANES};
 
 use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
+use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 
 /// One entry: whether to record, and whom to watch.
 #[map]
@@ -17,7 +18,7 @@ pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(LA
 
 /// The records on their way out. User space sets the size at load.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Where a switch-out record is put together: it is too large for the stack of a program. A program
 /// never runs twice at once on one CPU (the kernel counts such entries as recursion misses instead),
@@ -32,3 +33,13 @@ pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 
 /// The same for system calls as they are entered.
 #[map]
 pub static CALL_ENTER: PerCpuArray<CallEnterRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a user stack is copied to, one entry a CPU, which both programs that use it run with preemption off: an entry of a per-CPU map may not exceed 32 KiB. User
+/// space sets the number of entries at load.
+#[map]
+pub static USER_STACK: Array<UserStackRecord> = Array::with_max_entries(1, 0);
+
+/// Signatures of user stacks whose bytes have been written out, each at the slot of its lowest bits. A
+/// signature that is pushed out by another of the same slot has its bytes written once more.
+#[map]
+pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_SLOTS, 0);

@@ -5,28 +5,31 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probes_common::{Control, CpuCounters, Kind, Loss, PREEMPTED, SwitchOut};
+use probes_common::{Control, CpuCounters, Kind, PREEMPTED, SwitchOut};
 
 use crate::emit::{
-    BornRecord, count, counters, current_as_other, current_comm, emit_plain, emit_with_stack, head,
-    kernel_stack,
+    BornRecord, counters, current_as_other, current_comm, emit_plain, emit_with_stack, head, kernel_stack,
 };
 use crate::maps::{CONTROL, SWITCH_OUT, WAKING};
 use crate::task::Task;
+use crate::ustack::{UserSide, Watched, user_side};
+
+/// `TASK_DEAD` (include/linux/sched.h).
+const TASK_DEAD: u32 = 0x80;
 
 /// `sched_switch(bool preempt, struct task_struct *prev, *next, unsigned int prev_state)`.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let (prev, next) = (task(&context, 1), task(&context, 2));
-    let prev_is_watched = prev.is_watched(control);
-    let next_is_watched = next.is_watched(control);
-    if !prev_is_watched && !next_is_watched {
+    let prev_target = prev.target(control);
+    let next_is_watched = next.target(control).is_some();
+    if prev_target.is_none() && !next_is_watched {
         return 0;
     }
     let Some(counters) = counters() else { return 0 };
-    if prev_is_watched {
-        switch_out(&context, counters, prev);
+    if let Some(target) = prev_target {
+        switch_out(&context, counters, prev, &Watched { control, target, lane: 0 });
     }
     if next_is_watched {
         let mut record = head(counters, next, Kind::SwitchIn);
@@ -37,8 +40,17 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 
 /// `prev` is still current here: stack, registers and name are its own.
 #[inline(always)]
-fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: Task) {
+fn switch_out(
+    context: &BtfTracePointContext,
+    counters: *mut CpuCounters,
+    prev: Task,
+    watched: &Watched<'_>,
+) {
     let Some(record) = SWITCH_OUT.get_ptr_mut(0) else { return };
+    let prev_state: u32 = context.arg(3);
+    // Without its memory, an ended task has no user side.
+    let has_user_side = !prev.is_kernel_only() && prev_state & TASK_DEAD == 0;
+    let user = if has_user_side { user_side(counters, prev, watched) } else { UserSide::NONE };
     let mut start = head(counters, prev, Kind::SwitchOut);
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
@@ -47,8 +59,13 @@ fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: 
     if context.arg::<u8>(0) != 0 {
         start.flags |= PREEMPTED;
     }
-    let user_ip = if prev.is_kernel_thread() { 0 } else { user_ip(counters) };
-    let body = SwitchOut { user_ip, prev_state: context.arg(3), reserved: 0, comm: current_comm() };
+    let body = SwitchOut {
+        user_ip: user.ip,
+        user_stack: user.signature,
+        prev_state,
+        reserved: 0,
+        comm: current_comm(),
+    };
     // SAFETY: as above.
     unsafe {
         (*record).head = start;
@@ -57,21 +74,12 @@ fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: 
     emit_with_stack(counters, record, &stack);
 }
 
-#[inline(always)]
-fn user_ip(counters: *mut CpuCounters) -> u64 {
-    let ip = Task::current().user_ip();
-    if ip == 0 {
-        count(counters, Loss::RegistersMissing);
-    }
-    ip
-}
-
 /// `sched_waking(struct task_struct *p)`: runs in the waker's context, which `sched_wakeup` need not.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let woken = task(&context, 0);
-    if !woken.is_watched(control) {
+    if woken.target(control).is_none() {
         return 0;
     }
     let (Some(counters), Some(record)) = (counters(), WAKING.get_ptr_mut(0)) else { return 0 };
@@ -95,7 +103,7 @@ pub fn sched_waking(context: BtfTracePointContext) -> i32 {
 pub fn sched_wakeup_new(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let born = task(&context, 0);
-    if !born.is_watched(control) {
+    if born.target(control).is_none() {
         return 0;
     }
     let Some(counters) = counters() else { return 0 };

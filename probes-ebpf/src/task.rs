@@ -4,7 +4,7 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use probes_common::Control;
+use probes_common::{Control, UserRegisters};
 
 /// Set at load, and constant for the verifier from then on: the section is read-only.
 #[unsafe(no_mangle)]
@@ -16,10 +16,31 @@ static TASK_FLAGS: u32 = 0;
 #[unsafe(no_mangle)]
 static TASK_START_TIME: u32 = 0;
 #[unsafe(no_mangle)]
+static TASK_MM: u32 = 0;
+#[unsafe(no_mangle)]
+static TASK_FS_BASE: u32 = 0;
+#[unsafe(no_mangle)]
+static MM_START_STACK: u32 = 0;
+#[unsafe(no_mangle)]
 static REGS_IP: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_SP: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_BP: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_BX: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_R12: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_R13: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_R14: u32 = 0;
+#[unsafe(no_mangle)]
+static REGS_R15: u32 = 0;
 
-/// `task_struct::flags`: the task never runs in user space (include/linux/sched.h).
-const PF_KTHREAD: u32 = 0x0020_0000;
+/// `task_struct::flags` of a task that never runs in user space (include/linux/sched.h): `PF_KTHREAD`,
+/// and the two that belong to a user's process all the same, `PF_IO_WORKER` and `PF_USER_WORKER`.
+const KERNEL_ONLY: u32 = 0x0020_0000 | 0x10 | 0x4000;
 
 /// A `struct task_struct *` that the verifier knows as such: a tracepoint argument, or current.
 #[derive(Clone, Copy)]
@@ -56,31 +77,45 @@ impl Task {
     }
 
     #[inline(always)]
-    pub fn is_kernel_thread(self) -> bool {
-        self.field::<u32>(&TASK_FLAGS) & PF_KTHREAD != 0
+    pub fn is_kernel_only(self) -> bool {
+        self.field::<u32>(&TASK_FLAGS) & KERNEL_ONLY != 0
     }
 
-    /// Whether its process is among the targets.
+    /// Which of the targets its process is, if any.
     #[inline(always)]
-    pub fn is_watched(self, control: &Control) -> bool {
+    pub fn target(self, control: &Control) -> Option<usize> {
         let tgid = self.tgid();
         for (index, target) in control.targets.iter().enumerate() {
             if index as u32 >= control.target_count {
-                return false;
+                return None;
             }
             if *target == tgid {
-                return true;
+                return Some(index);
             }
         }
-        false
+        None
     }
 
-    /// The user instruction at which the *current* task entered the kernel; 0 if it did not.
+    /// The registers with which the *current* task entered the kernel.
     #[inline(always)]
-    pub fn user_ip(self) -> u64 {
+    pub fn user_registers(self) -> Registers {
         // SAFETY: `self` is current, typed by the verifier; it types and checks the result as well.
-        let regs = unsafe { bpf_task_pt_regs(self.0 as *mut _) } as *const u8;
-        Self(regs).field(&REGS_IP)
+        Registers(Self(unsafe { bpf_task_pt_regs(self.0 as *mut _) } as *const u8))
+    }
+
+    /// The address at which the stack of the process's first thread began (`mm_struct::start_stack`);
+    /// 0 where the task has no memory of its own.
+    #[inline(always)]
+    pub fn first_stack_base(self) -> u64 {
+        let mm: *const u8 = self.field(&TASK_MM);
+        if mm.is_null() { 0 } else { Self(mm).field(&MM_START_STACK) }
+    }
+
+    /// The thread pointer: the C libraries put what it points to on top of the stack of each thread that
+    /// they make.
+    #[inline(always)]
+    pub fn thread_pointer(self) -> u64 {
+        self.field(&TASK_FS_BASE)
     }
 
     #[inline(always)]
@@ -90,6 +125,40 @@ impl Task {
         unsafe {
             let offset = read_volatile(offset) as usize;
             read_volatile(self.0.add(offset).cast::<T>())
+        }
+    }
+}
+
+/// `struct pt_regs` of the current task.
+#[derive(Clone, Copy)]
+pub struct Registers(Task);
+
+impl Registers {
+    #[inline(always)]
+    pub fn ip(self) -> u64 {
+        self.0.field(&REGS_IP)
+    }
+
+    #[inline(always)]
+    pub fn sp(self) -> u64 {
+        self.0.field(&REGS_SP)
+    }
+
+    #[inline(always)]
+    pub fn bp(self) -> u64 {
+        self.0.field(&REGS_BP)
+    }
+
+    /// All of them.
+    #[inline(always)]
+    pub fn read(self) -> UserRegisters {
+        let register = |offset| self.0.field(offset);
+        UserRegisters {
+            ip: self.ip(),
+            sp: self.sp(),
+            bp: self.bp(),
+            bx: register(&REGS_BX),
+            r12_to_r15: [&REGS_R12, &REGS_R13, &REGS_R14, &REGS_R15].map(register),
         }
     }
 }

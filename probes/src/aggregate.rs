@@ -6,15 +6,24 @@ use std::fmt;
 use reports::offcpu::{Stack, State, Thread, Waker};
 
 use crate::comm::Comm;
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::interval::{self, Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
 
 /// Gives addresses names.
 pub trait Names {
     /// Names of the frames of a kernel stack, innermost first, without those of the tracing itself.
     fn kernel(&mut self, frames: &[u64]) -> Vec<String>;
-    /// The function that holds a user instruction of the process `tgid`.
-    fn user(&mut self, tgid: u32, ip: u64) -> String;
+    /// Names of the frames of a user stack of the process `tgid`.
+    fn user(&mut self, tgid: u32, user: &UserSide) -> UserNames;
+}
+
+/// A user stack, named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UserNames {
+    /// Innermost first.
+    pub frames: Vec<String>,
+    /// The outermost frames are missing.
+    pub truncated: bool,
 }
 
 /// Which off-CPU intervals a report lists by stack. The default takes them all.
@@ -162,7 +171,9 @@ impl Totals {
             .map(|((thread, named), sum)| stack_row(thread, comm(thread), named, sum))
             .collect();
         stacks.sort_by(|a, b| {
-            (b.ns, a.tid, &a.kernel, &a.waker, a.state).cmp(&(a.ns, b.tid, &b.kernel, &b.waker, b.state))
+            let key = |stack: &Stack| (stack.tid, stack.state);
+            let frames = |stack: &'_ Stack| (stack.kernel.clone(), stack.user.clone(), stack.waker.clone());
+            b.ns.cmp(&a.ns).then_with(|| key(a).cmp(&key(b))).then_with(|| frames(a).cmp(&frames(b)))
         });
         Tables { threads, stacks }
     }
@@ -172,7 +183,7 @@ impl Totals {
 struct Named {
     state: State,
     kernel: Vec<String>,
-    user: Vec<String>,
+    user: UserNames,
     waker: Option<Waker>,
 }
 
@@ -183,7 +194,7 @@ fn named(tgid: u32, off: &OffCpu, names: &mut dyn Names) -> Named {
         KernelStack::Missing => Vec::new(),
     };
     let waker = off.waker.as_ref().map(|waker| named_waker(waker, names));
-    let user = off.user_ip.map(|ip| names.user(tgid, ip)).into_iter().collect();
+    let user = off.user.map(|user| names.user(tgid, &user)).unwrap_or_default();
     Named { state: state(off.wait), kernel, user, waker }
 }
 
@@ -236,7 +247,9 @@ const fn thread_row(id: ThreadId, pid: u32, comm: String, total: &ThreadTotal) -
 
 fn stack_row(thread: ThreadId, comm: String, named: Named, sum: Sum) -> Stack {
     let Named { state, kernel, user, waker } = named;
-    Stack { tid: thread.tid, comm, state, ns: sum.ns, count: sum.count, kernel, user, waker }
+    let UserNames { frames: user, truncated: user_truncated } = user;
+    let (tid, ns, count) = (thread.tid, sum.ns, sum.count);
+    Stack { tid, comm, state, ns, count, kernel, user, user_truncated, waker }
 }
 
 #[cfg(test)]
@@ -253,8 +266,8 @@ mod tests {
             frames.iter().map(|frame| format!("k{}", frame / 10)).collect()
         }
 
-        fn user(&mut self, _: u32, ip: u64) -> String {
-            format!("u{ip}")
+        fn user(&mut self, _: u32, user: &UserSide) -> UserNames {
+            UserNames { frames: vec![format!("u{}", user.ip)], truncated: true }
         }
     }
 
@@ -264,7 +277,7 @@ mod tests {
         let off = OffCpu {
             wait: Wait::Interruptible,
             stack: KernelStack::Addresses(Arc::from([frame])),
-            user_ip: Some(5),
+            user: Some(UserSide { ip: 5, stack: None }),
             waker: None,
         };
         let doing = Doing::OffCpu(off);

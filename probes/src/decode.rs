@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use probes_common::{COMM_LEN, Head, Kind, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut};
+use probes_common::{
+    CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, SCHED_LANE,
+    STACK_FAILED, STACK_TRUNCATED, SwitchOut, USER_STACK_CUT, UserRegisters, UserStack,
+};
 use thiserror::Error;
 
 use crate::comm::Comm;
@@ -15,6 +18,9 @@ pub enum DecodeError {
     /// The record ends before its head, body or frames do.
     #[error("record of {0} bytes is cut short")]
     Short(usize),
+    /// A user stack that claims more bytes than any has.
+    #[error("user stack of {0} bytes")]
+    UserStack(u64),
     /// No such kind.
     #[error("record of unknown kind {0}")]
     Kind(u8),
@@ -55,8 +61,8 @@ pub enum Event {
         preempted: bool,
         /// The tracepoint's `prev_state`: a mask.
         prev_state: u32,
-        /// The user instruction from which it entered the kernel.
-        user_ip: Option<u64>,
+        /// Where it was in user space; `None` where it never was there.
+        user: Option<UserSide>,
         /// Its kernel stack.
         stack: Stack,
         /// Its name.
@@ -89,6 +95,48 @@ pub struct Peer {
     pub comm: Comm,
 }
 
+/// Where a thread was in user space as it entered the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserSide {
+    /// The instruction.
+    pub ip: u64,
+    /// The signature of its stack, by which [`crate::unwind::UserStacks`] knows the frames; `None` where no
+    /// stack was recorded.
+    pub stack: Option<u64>,
+}
+
+/// A user stack, as it was copied the first time that it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserSample<'a> {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The CPU that wrote it.
+    pub cpu: u32,
+    /// How many records that CPU had tried to write before.
+    pub sequence: u64,
+    /// The process that it is of.
+    pub tgid: u32,
+    /// What [`UserSide::stack`] calls it.
+    pub signature: u64,
+    /// The registers that belong to it.
+    pub registers: UserRegisters,
+    /// The stack from `registers.sp` upwards.
+    pub stack: &'a [u8],
+    /// The stack goes on beyond these bytes.
+    pub cut: bool,
+    /// The lane that `sequence` counts in.
+    pub lane: u32,
+}
+
+/// What one record turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// Something that happened to a thread.
+    Event(Record),
+    /// A stack that events name by its signature.
+    UserStack(UserSample<'a>),
+}
+
 /// A kernel stack as the kernel handed it out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stack {
@@ -108,9 +156,12 @@ pub struct Decoder {
 
 impl Decoder {
     /// Decodes one record.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<Record, DecodeError> {
+    pub fn decode<'a>(&mut self, bytes: &'a [u8]) -> Result<Decoded<'a>, DecodeError> {
         let fields = Fields(bytes);
         let head = fields.head()?;
+        if head.kind == Kind::UserStack as u8 {
+            return user_sample(bytes, &head).map(Decoded::UserStack);
+        }
         let event = match head.kind {
             kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,
             kind if kind == Kind::SwitchIn as u8 => Event::SwitchIn,
@@ -120,23 +171,24 @@ impl Decoder {
             kind if kind == Kind::Born as u8 => Event::Born { maker: fields.peer()? },
             unknown => return Err(DecodeError::Kind(unknown)),
         };
-        Ok(Record {
+        Ok(Decoded::Event(Record {
             time_ns: head.time_ns,
             cpu: head.cpu,
             sequence: head.sequence,
             thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
             tgid: head.tgid,
             event,
-        })
+        }))
     }
 
     fn switch_out(&mut self, fields: Fields<'_>, head: &Head) -> Result<Event, DecodeError> {
         let body = size_of::<Head>();
         let user_ip = fields.u64(body + offset_of!(SwitchOut, user_ip))?;
+        let stack = fields.u64(body + offset_of!(SwitchOut, user_stack))?;
         Ok(Event::SwitchOut {
             preempted: head.flags & PREEMPTED != 0,
             prev_state: fields.u32(body + offset_of!(SwitchOut, prev_state))?,
-            user_ip: (user_ip != 0).then_some(user_ip),
+            user: (user_ip != 0).then_some(UserSide { ip: user_ip, stack: (stack != 0).then_some(stack) }),
             stack: self.stack(fields, head, size_of::<SwitchOut>())?,
             comm: fields.comm(body + offset_of!(SwitchOut, comm))?,
         })
@@ -162,6 +214,25 @@ impl Decoder {
         self.stacks.insert(Arc::clone(&shared));
         shared
     }
+}
+
+fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, DecodeError> {
+    let (fields, body) = (Fields(bytes), size_of::<Head>());
+    let claimed = fields.u64(body + offset_of!(UserStack, bytes))?;
+    let length = usize::try_from(claimed).ok().filter(|length| *length <= MAX_USER_STACK);
+    let length = length.ok_or(DecodeError::UserStack(claimed))?;
+    let stack = bytes.get(body + size_of::<UserStack>()..).and_then(|rest| rest.get(..length));
+    Ok(UserSample {
+        time_ns: head.time_ns,
+        cpu: head.cpu,
+        sequence: head.sequence,
+        tgid: head.tgid,
+        signature: fields.u64(body + offset_of!(UserStack, signature))?,
+        registers: fields.registers(body + offset_of!(UserStack, registers))?,
+        stack: stack.ok_or(DecodeError::Short(bytes.len()))?,
+        cut: head.flags & USER_STACK_CUT != 0,
+        lane: if head.flags & CALL_LANE_FLAG == 0 { SCHED_LANE } else { CALL_LANE },
+    })
 }
 
 /// Bounds-checked reads at the offsets of the shared structures.
@@ -203,6 +274,17 @@ impl Fields<'_> {
         })
     }
 
+    fn registers(self, at: usize) -> Result<UserRegisters, DecodeError> {
+        let rest = at + offset_of!(UserRegisters, r12_to_r15);
+        Ok(UserRegisters {
+            ip: self.u64(at + offset_of!(UserRegisters, ip))?,
+            sp: self.u64(at + offset_of!(UserRegisters, sp))?,
+            bp: self.u64(at + offset_of!(UserRegisters, bp))?,
+            bx: self.u64(at + offset_of!(UserRegisters, bx))?,
+            r12_to_r15: [self.u64(rest)?, self.u64(rest + 8)?, self.u64(rest + 16)?, self.u64(rest + 24)?],
+        })
+    }
+
     fn peer(self) -> Result<Peer, DecodeError> {
         let body = size_of::<Head>();
         Ok(Peer {
@@ -240,8 +322,9 @@ mod tests {
         bytes.extend((frames.len() as u16).to_ne_bytes());
         bytes.extend([kind as u8, flags]);
         match &record.event {
-            Event::SwitchOut { prev_state, user_ip, comm, .. } => {
-                bytes.extend(user_ip.unwrap_or(0).to_ne_bytes());
+            Event::SwitchOut { prev_state, user, comm, .. } => {
+                bytes.extend(user.map_or(0, |user| user.ip).to_ne_bytes());
+                bytes.extend(user.and_then(|user| user.stack).unwrap_or(0).to_ne_bytes());
                 bytes.extend(prev_state.to_ne_bytes());
                 bytes.extend([0; 4]);
                 bytes.extend(comm.bytes());
@@ -276,11 +359,13 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Event> {
         prop_oneof![
-            (any::<(bool, u32, u64, [u8; COMM_LEN])>(), stacks()).prop_map(
-                |((preempted, prev_state, ip, comm), stack)| Event::SwitchOut {
+            (any::<(bool, u32, Option<u64>, Option<u64>, [u8; COMM_LEN])>(), stacks()).prop_map(
+                |((preempted, prev_state, ip, user_stack, comm), stack)| Event::SwitchOut {
                     preempted,
                     prev_state,
-                    user_ip: (ip != 0).then_some(ip),
+                    user: ip
+                        .filter(|ip| *ip != 0)
+                        .map(|ip| UserSide { ip, stack: user_stack.filter(|stack| *stack != 0) }),
                     stack,
                     comm: Comm::new(comm),
                 }
@@ -307,7 +392,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_kernel_side_writes_comes_back(record in records()) {
-            prop_assert_eq!(Decoder::default().decode(&encode(&record)), Ok(record));
+            let bytes = encode(&record);
+            prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::Event(record)));
         }
 
         #[test]
@@ -323,6 +409,34 @@ mod tests {
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
             let _ = Decoder::default().decode(&bytes);
         }
+    }
+
+    fn encode_user_stack(signature: u64, words: [u64; 8], stack: &[u8], claimed: u64, flags: u8) -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<Head>()];
+        bytes[offset_of!(Head, kind)] = Kind::UserStack as u8;
+        bytes[offset_of!(Head, flags)] = flags;
+        bytes.extend(signature.to_ne_bytes());
+        bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend(claimed.to_ne_bytes());
+        bytes.extend(stack);
+        bytes
+    }
+
+    #[test]
+    fn a_user_stack_comes_back_with_its_registers() {
+        let bytes = encode_user_stack(77, [1, 2, 3, 4, 5, 6, 7, 8], b"0123456789", 10, USER_STACK_CUT);
+        let Ok(Decoded::UserStack(sample)) = Decoder::default().decode(&bytes) else { panic!("{bytes:?}") };
+        let registers = UserRegisters { ip: 1, sp: 2, bp: 3, bx: 4, r12_to_r15: [5, 6, 7, 8] };
+        assert_eq!((sample.signature, sample.registers, sample.stack), (77, registers, &b"0123456789"[..]));
+        assert!(sample.cut);
+    }
+
+    #[test]
+    fn a_user_stack_that_claims_more_than_it_has_is_refused() {
+        let short = encode_user_stack(77, [0; 8], b"0123456789", 11, 0);
+        assert_eq!(Decoder::default().decode(&short), Err(DecodeError::Short(short.len())));
+        let long = encode_user_stack(77, [0; 8], b"0123456789", u64::MAX, 0);
+        assert_eq!(Decoder::default().decode(&long), Err(DecodeError::UserStack(u64::MAX)));
     }
 
     #[test]

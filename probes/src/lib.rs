@@ -1,8 +1,8 @@
 //! Kernel events to reports: kernel event -> decoded record -> interval -> report.
 //!
 //! Each stage takes only what the stage before it made. [`decode`], [`order`], [`gaps`], [`interval`] and
-//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`symbolize`] alone reads binaries
-//! and kernel symbols. [`offcpu::Session`] puts them together.
+//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`unwind`] and [`symbolize`] alone
+//! read binaries, which [`images`] holds open, and kernel symbols. [`offcpu::Session`] puts them together.
 
 pub mod aggregate;
 pub mod btf;
@@ -13,6 +13,7 @@ mod drain;
 mod error;
 pub mod futex;
 pub mod gaps;
+pub mod images;
 pub mod interval;
 pub mod launch;
 mod load;
@@ -20,11 +21,13 @@ mod object;
 pub mod offcpu;
 pub mod order;
 mod proc;
+mod program_info;
 pub mod recording;
 pub mod stacks;
 pub mod symbolize;
 pub mod syscalls;
 pub mod target;
+pub mod unwind;
 
 pub use error::{AttachError, Fault, FinishError};
 pub use proc::monotonic_ns;

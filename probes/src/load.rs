@@ -4,38 +4,50 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
+use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
-use aya_obj::generated::{bpf_cmd, bpf_prog_info};
-use probes_common::{CallFilter, Control, CpuCounters, LANES, MAX_TARGETS};
+use probes_common::{CODE_SPANS, CallFilter, CodeSpan, Control, CpuCounters, LANES, MAX_TARGETS};
+use reports::offcpu::ProgramCost;
 
 use crate::btf;
 use crate::error::{AttachError, KERNEL_BTF};
 use crate::object;
 use crate::proc;
+use crate::program_info::program_info;
 
 /// The tracepoints, which give the programs their names, and how many arguments each program reads.
 const SCHED: &[(&str, usize)] = &[("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
 const CALLS: &[(&str, usize)] = &[("sys_enter", 2), ("sys_exit", 2)];
 
-/// The kernel's fields that the programs read, by the names of the constants that hold their offsets.
-const FIELDS: [(&str, &str, &str); 12] = [
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_FLAGS", "task_struct", "flags"),
-    ("TASK_START_TIME", "task_struct", "start_time"),
-    ("REGS_IP", "pt_regs", "ip"),
-    ("REGS_DI", "pt_regs", "di"),
-    ("REGS_SI", "pt_regs", "si"),
-    ("REGS_DX", "pt_regs", "dx"),
-    ("REGS_R10", "pt_regs", "r10"),
-    ("REGS_R8", "pt_regs", "r8"),
-    ("REGS_R9", "pt_regs", "r9"),
-    ("REGS_ORIG_AX", "pt_regs", "orig_ax"),
+/// The kernel's fields that the programs read, by the names of the constants that hold their offsets. A
+/// path of fields leads through structures that lie in one another.
+const FIELDS: [(&str, &[(&str, &str)]); 22] = [
+    ("TASK_PID", &[("task_struct", "pid")]),
+    ("TASK_TGID", &[("task_struct", "tgid")]),
+    ("TASK_FLAGS", &[("task_struct", "flags")]),
+    ("TASK_START_TIME", &[("task_struct", "start_time")]),
+    ("TASK_MM", &[("task_struct", "mm")]),
+    ("TASK_FS_BASE", &[("task_struct", "thread"), ("thread_struct", "fsbase")]),
+    ("MM_START_STACK", &[("mm_struct", "start_stack")]),
+    ("REGS_IP", &[("pt_regs", "ip")]),
+    ("REGS_SP", &[("pt_regs", "sp")]),
+    ("REGS_BP", &[("pt_regs", "bp")]),
+    ("REGS_BX", &[("pt_regs", "bx")]),
+    ("REGS_R12", &[("pt_regs", "r12")]),
+    ("REGS_R13", &[("pt_regs", "r13")]),
+    ("REGS_R14", &[("pt_regs", "r14")]),
+    ("REGS_R15", &[("pt_regs", "r15")]),
+    ("REGS_DI", &[("pt_regs", "di")]),
+    ("REGS_SI", &[("pt_regs", "si")]),
+    ("REGS_DX", &[("pt_regs", "dx")]),
+    ("REGS_R10", &[("pt_regs", "r10")]),
+    ("REGS_R8", &[("pt_regs", "r8")]),
+    ("REGS_R9", &[("pt_regs", "r9")]),
+    ("REGS_ORIG_AX", &[("pt_regs", "orig_ax")]),
 ];
 
 /// What to load and attach: a program that nobody asks for costs neither load time nor a traced event.
@@ -64,7 +76,8 @@ const CAP_BPF: u64 = 1 << 39;
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct ControlValue(Control);
-// SAFETY: `Control` is `repr(C)` of nothing but `u32`s: no padding, and every bit pattern is a value.
+// SAFETY: `Control` is `repr(C)` of an even number of `u32`s, then `u64`s: no padding, and every bit
+// pattern is a value.
 unsafe impl Pod for ControlValue {}
 
 #[derive(Clone, Copy)]
@@ -80,6 +93,17 @@ pub struct Probes {
     control: Array<MapData, ControlValue>,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
+    /// Holds the kernel's run-time statistics on.
+    statistics: Option<OwnedFd>,
+}
+
+/// A process to watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// Its id in the initial pid namespace.
+    pub pid: u32,
+    /// Where its code lies.
+    pub code: [CodeSpan; CODE_SPANS],
 }
 
 impl fmt::Debug for Probes {
@@ -98,31 +122,42 @@ impl Probes {
             .map_err(|error| AttachError::Load(chain(&error)))?;
         drop(btf_bytes);
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(&kernel_btf)).map_max_entries("EVENTS", plan.ring_bytes);
+        loader
+            .btf(Some(&kernel_btf))
+            .map_max_entries("EVENTS", plan.ring_bytes)
+            .map_max_entries("USER_STACK", possible_cpus()?);
         let calls = plan.calls.unwrap_or(CallFilter::All) as u32;
         loader.override_global("CALLS", &calls, true);
-        for ((constant, _, _), offset) in FIELDS.iter().zip(&offsets) {
+        for ((constant, _), offset) in FIELDS.iter().zip(&offsets) {
             loader.override_global(constant, offset, true);
         }
         let mut ebpf = loader.load(&object::bytes()?).map_err(|error| AttachError::Load(chain(&error)))?;
         for (name, _) in plan.tracepoints() {
             attach_program(&mut ebpf, name, &kernel_btf)?;
         }
+        // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
+        // memory than all that follows.
+        drop(kernel_btf);
+        give_back_memory();
         let control =
             Array::try_from(take(&mut ebpf, "CONTROL")?).map_err(|error| map_error("CONTROL", &error))?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
-        Ok(Self { ebpf, plan, control, counters, events })
+        Ok(Self { ebpf, plan, control, counters, events, statistics: None })
     }
 
-    /// Records the threads of these processes from now on.
-    pub fn arm(&mut self, pids: &[u32]) -> Result<(), AttachError> {
-        let mut control = Control { armed: 1, ..Control::IDLE };
-        let targets = control.targets.get_mut(..pids.len()).filter(|targets| !targets.is_empty());
-        targets.ok_or(AttachError::Targets(pids.len()))?.copy_from_slice(pids);
-        control.target_count = pids.len().min(MAX_TARGETS) as u32;
+    /// Records the threads of these processes from now on; each with where its code lies.
+    pub fn arm(&mut self, targets: &[Watch]) -> Result<(), AttachError> {
+        if targets.is_empty() || targets.len() > MAX_TARGETS {
+            return Err(AttachError::Targets(targets.len()));
+        }
+        let mut control = Control { armed: 1, target_count: targets.len() as u32, ..Control::IDLE };
+        for (index, target) in targets.iter().enumerate() {
+            control.targets[index] = target.pid;
+            control.code[index] = target.code;
+        }
         self.control(control)
     }
 
@@ -152,6 +187,26 @@ impl Probes {
         while let Some(record) = self.events.next() {
             take(&record);
         }
+    }
+
+    /// What each program has cost, as the kernel counts it; empty unless that was asked for.
+    pub fn costs(&self) -> Vec<ProgramCost> {
+        let counted = self.plan.tracepoints().filter(|_| self.statistics.is_some());
+        let cost = |name: &str| {
+            let fd = self.ebpf.program(name)?.fd().ok()?;
+            let info = program_info(fd.as_fd()).ok()?;
+            Some(ProgramCost { name: name.to_owned(), runs: info.run_cnt, run_ns: info.run_time_ns })
+        };
+        counted.filter_map(|(name, _)| cost(name)).collect()
+    }
+
+    /// Has the kernel count and time every run of every BPF program on the host, until this is dropped.
+    pub fn count_runs(&mut self) -> Result<(), AttachError> {
+        let refused =
+            |source| AttachError::System { what: "asking for BPF run-time statistics".to_owned(), source };
+        let statistics = enable_stats(Stats::RunTime).map_err(|error| refused(error.io_error))?;
+        self.statistics = Some(statistics);
+        Ok(())
     }
 
     /// Events that found their program already running on the same CPU, and were turned away by the
@@ -206,10 +261,27 @@ fn field_offsets(btf_bytes: &[u8], plan: Plan) -> Result<[u32; FIELDS.len()], At
         }
     }
     let mut offsets = [0; FIELDS.len()];
-    for (offset, (_, structure, field)) in offsets.iter_mut().zip(FIELDS) {
-        *offset = kernel.field_offset(structure, field)?;
+    for (offset, (_, path)) in offsets.iter_mut().zip(FIELDS) {
+        for (structure, field) in path {
+            *offset += kernel.field_offset(structure, field)?;
+        }
     }
     Ok(offsets)
+}
+
+/// Returns freed memory to the kernel, which the allocator would keep.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn possible_cpus() -> Result<u32, AttachError> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, source)| AttachError::System { what: format!("reading {path}"), source })?;
+    Ok(cpus as u32)
 }
 
 fn attach_program(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result<(), AttachError> {
@@ -244,34 +316,4 @@ fn chain(error: &dyn Error) -> String {
         source = reason.source();
     }
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-/// `bpf(BPF_OBJ_GET_INFO_BY_FD)` itself: the loader library reads the same structure and does not show
-/// `recursion_misses`.
-fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
-    /// The part of `union bpf_attr` that this command reads.
-    #[repr(C)]
-    struct InfoByFd {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
-    // SAFETY: the structure is plain integers; zero is a value of each.
-    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
-    let mut attr = InfoByFd {
-        bpf_fd: program.as_raw_fd().cast_unsigned(),
-        info_len: size_of::<bpf_prog_info>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: `attr` is valid for the size named, and the kernel writes at most `info_len` bytes to
-    // `info`, which lives until after the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as libc::c_long,
-            &raw mut attr,
-            size_of::<InfoByFd>(),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info) }
 }

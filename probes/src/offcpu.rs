@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use reports::offcpu::{OffCpu, SCHEMA};
+use reports::offcpu::{Cost, OffCpu, SCHEMA};
 
 use crate::aggregate::{Filter, Tables, Totals};
 use crate::drain::{Analysis, Gathered};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Interval, Windows};
+use crate::proc;
 use crate::recording::{self, ATTACH, Recording};
-use crate::symbolize::{Images, Symbolizer, hidden_kernel_symbols};
+use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
 use crate::target::Target;
 
 /// How to record.
@@ -23,13 +24,21 @@ pub struct Options {
     /// Keep every interval until the end, so that [`Session::finish_in`] can cut them to windows that are
     /// not known before. Costs memory for each switch; without it, intervals are summed at once.
     pub keep_intervals: bool,
+    /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
+    pub stats: bool,
     /// Allow the watched process to be the one that records.
     pub watch_self: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, filter: Filter::default(), keep_intervals: false, watch_self: false }
+        Self {
+            ring_bytes: 8 << 20,
+            filter: Filter::default(),
+            keep_intervals: false,
+            stats: false,
+            watch_self: false,
+        }
     }
 }
 
@@ -59,7 +68,6 @@ impl Analysis for Sink {
 pub struct Session {
     recording: Recording<Sink>,
     options: Options,
-    images: BTreeMap<u32, Images>,
     warnings: Vec<String>,
 }
 
@@ -91,12 +99,14 @@ impl Session {
         } else {
             Sink::Totals(Totals::new(options.filter.clone()))
         };
-        let common = recording::Options { ring_bytes: options.ring_bytes, watch_self: options.watch_self };
-        let (images, unreadable) = Images::of_all(targets.iter().map(Target::pid));
+        let common = recording::Options {
+            ring_bytes: options.ring_bytes,
+            stats: options.stats,
+            watch_self: options.watch_self,
+        };
         let recording = Recording::attach(targets, None, &common, |_| sink)?;
-        let mut warnings = recording.warnings().to_vec();
-        warnings.extend(unreadable);
-        Ok(Self { recording, options, images, warnings })
+        let warnings = recording.warnings().to_vec();
+        Ok(Self { recording, options, warnings })
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -158,6 +168,13 @@ impl Session {
     }
 
     fn report(mut self, gathered: Gathered<Sink>, windows: &Windows) -> OffCpu {
+        let cost = self.options.stats.then(|| Cost {
+            attach_ns: self.recording.attach_ns(),
+            peak_resident_bytes: proc::peak_resident_bytes(),
+            records: gathered.received,
+            user_stacks: gathered.user.count() as u64,
+            programs: gathered.programs,
+        });
         let totals = match gathered.analysis {
             Sink::Totals(totals) => totals,
             Sink::Intervals(intervals) => {
@@ -172,11 +189,7 @@ impl Session {
         warnings.extend(hidden_kernel_symbols());
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(left_out(totals.left_out(), &self.options.filter));
-        let mut images = std::mem::take(&mut self.images);
-        for (pid, images) in &mut images {
-            images.refresh(*pid);
-        }
-        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(images));
+        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(gathered.user));
         let processes = recording::processes(self.targets());
         OffCpu {
             schema: SCHEMA.to_owned(),
@@ -190,6 +203,7 @@ impl Session {
             warnings,
             threads,
             stacks,
+            cost,
         }
     }
 }

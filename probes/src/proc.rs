@@ -1,18 +1,23 @@
 //! What `/proc` tells of a process and its threads.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use probes_common::MAX_USER_STACK;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::call::SeedCall;
 use crate::comm::Comm;
+use crate::decode::UserSide;
 use crate::interval::{Seed, SeedState};
+use crate::unwind::Stack;
 
 /// `USER_HZ`, the unit of times in `/proc/PID/stat`: 100 on every architecture but alpha.
 const TICK_NS: u64 = 10_000_000;
+const PAGE: u64 = 4096;
 
 /// Now, on the clock that the kernel side stamps with.
 pub fn monotonic_ns() -> u64 {
@@ -25,10 +30,15 @@ fn nanoseconds(clock: ClockId) -> u64 {
 }
 
 /// Looks at every thread of `pid`. A thread that ends meanwhile is left out: its events tell of it.
-pub fn seeds(pid: u32) -> io::Result<Vec<Seed>> {
+/// `unwind` is given the instruction and the stack of each that sleeps.
+pub fn seeds(pid: u32, unwind: &mut dyn FnMut(u64, Stack<'_>) -> UserSide) -> io::Result<Vec<Seed>> {
     // Start times in stat count from boot with suspended time; records count without.
     let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
-    Ok(thread_ids(pid)?.into_iter().filter_map(|tid| seed(pid, tid, suspended_ns)).collect())
+    // Absent where this process may not read that one's memory; then there are instructions only.
+    let memory = File::open(format!("/proc/{pid}/mem")).ok();
+    let mut sleepers = Sleepers { pid, memory, unwind };
+    let seeds = thread_ids(pid)?.into_iter().filter_map(|tid| seed(&mut sleepers, tid, suspended_ns));
+    Ok(seeds.collect())
 }
 
 /// The system call that each thread of `pid` is in; threads in user space are left out.
@@ -85,6 +95,12 @@ pub fn process_comm(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
+/// The most memory that this process has had resident so far; 0 where the kernel does not tell.
+pub fn peak_resident_bytes() -> u64 {
+    let field = status_field(std::process::id(), "VmHWM:").unwrap_or_default();
+    field.split_whitespace().next().and_then(|kib| kib.parse().ok()).map_or(0, |kib: u64| kib * 1024)
+}
+
 /// The process that `pid` belongs to: itself, unless it is the id of one of a process's other threads.
 pub fn thread_group(pid: u32) -> io::Result<u32> {
     status_field(pid, "Tgid:")?
@@ -114,12 +130,50 @@ pub fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-fn seed(pid: u32, tid: u32, suspended_ns: u64) -> Option<Seed> {
+/// How the user stacks of sleeping threads are had.
+struct Sleepers<'a> {
+    pid: u32,
+    memory: Option<File>,
+    unwind: &'a mut dyn FnMut(u64, Stack<'_>) -> UserSide,
+}
+
+impl Sleepers<'_> {
+    /// Best effort: the thread is not held still, so what it is doing is read before and after its stack.
+    fn user_side(&mut self, tid: u32) -> Option<UserSide> {
+        let syscall = || fs::read_to_string(thread_file(self.pid, tid, "syscall")).ok();
+        let before = syscall()?;
+        let (sp, ip) = parse_syscall(&before)?;
+        let bytes = self.memory.as_ref().map(|memory| stack_bytes(memory, sp)).unwrap_or_default();
+        if bytes.is_empty() || syscall()? != before {
+            return Some(UserSide { ip, stack: None });
+        }
+        Some((self.unwind)(ip, Stack { start: sp, bytes: &bytes }))
+    }
+}
+
+/// Page by page, up to the first that cannot be read.
+fn stack_bytes(memory: &File, sp: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_USER_STACK {
+        let at = sp + bytes.len() as u64;
+        let step = (PAGE - at % PAGE).min((MAX_USER_STACK - bytes.len()) as u64);
+        let from = bytes.len();
+        bytes.resize(from + step as usize, 0);
+        if memory.read_exact_at(&mut bytes[from..], at).is_err() {
+            bytes.truncate(from);
+            break;
+        }
+    }
+    bytes
+}
+
+fn seed(sleepers: &mut Sleepers<'_>, tid: u32, suspended_ns: u64) -> Option<Seed> {
+    let pid = sleepers.pid;
     let file = |name: &str| fs::read_to_string(thread_file(pid, tid, name)).ok();
     let stat = parse_stat(&file("stat")?)?;
     let is_waiting = matches!(stat.state, SeedState::Waiting(_));
     let kernel = if is_waiting { file("stack").map(|text| parse_stack(&text)) } else { None };
-    let user_ip = if is_waiting { file("syscall").and_then(|text| parse_syscall(&text)) } else { None };
+    let user = if is_waiting { sleepers.user_side(tid) } else { None };
     Some(Seed {
         tid,
         tgid: pid,
@@ -127,7 +181,7 @@ fn seed(pid: u32, tid: u32, suspended_ns: u64) -> Option<Seed> {
         comm: stat.comm,
         state: stat.state,
         kernel: kernel.filter(|frames| !frames.is_empty()),
-        user_ip,
+        user,
         ran_ns: thread_ran_ns(pid, tid),
         taken_ns: monotonic_ns(),
     })
@@ -179,9 +233,12 @@ pub fn parse_stack(text: &str) -> Arc<[String]> {
 }
 
 /// `NR arg0 ... arg5 SP PC` of a thread inside a system call, `-1 SP PC` of one outside, `running`.
-fn parse_syscall(text: &str) -> Option<u64> {
-    let last = text.split_whitespace().next_back()?;
-    u64::from_str_radix(last.strip_prefix("0x")?, 16).ok().filter(|ip| *ip != 0)
+/// The last two.
+fn parse_syscall(text: &str) -> Option<(u64, u64)> {
+    let mut fields = text.split_whitespace().rev();
+    let mut address = || u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
+    let (ip, sp) = (address()?, address()?);
+    (ip != 0).then_some((sp, ip))
 }
 
 /// Number and arguments, where the thread is inside a system call.
@@ -219,9 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn the_syscall_file_gives_the_last_field_when_it_is_an_address() {
-        assert_eq!(parse_syscall("281 0x4 0x7f 0x1 0x0 0x0 0x8 0x7ffc0 0x7f12ab\n"), Some(0x7f12ab));
-        assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some(0x55aa));
+    fn the_syscall_file_gives_stack_pointer_and_instruction_where_it_has_them() {
+        assert_eq!(
+            parse_syscall("281 0x4 0x7f 0x1 0x0 0x0 0x8 0x7ffc0 0x7f12ab\n"),
+            Some((0x7ffc0, 0x7f12ab))
+        );
+        assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some((0x7ffc0, 0x55aa)));
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n"), None);
     }
@@ -237,7 +297,8 @@ mod tests {
 
     #[test]
     fn our_own_threads_have_seeds() {
-        let seeds = seeds(std::process::id()).unwrap();
+        let mut unwind = |ip, _: Stack<'_>| UserSide { ip, stack: None };
+        let seeds = seeds(std::process::id(), &mut unwind).unwrap();
         assert!(!seeds.is_empty());
         assert!(seeds.iter().all(|seed| seed.start_ns < seed.taken_ns));
     }

@@ -10,9 +10,10 @@ use crate::call::SeedCall;
 use crate::drain::{Analysis, Drain, Gathered, Opening};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState};
-use crate::load::{Plan, Probes};
+use crate::load::{Plan, Probes, Watch};
 use crate::proc;
 use crate::target::{Target, gone_or};
+use crate::unwind::ProcessStacks;
 
 /// Where the switches come from, as reports name it.
 pub const ATTACH: &str = "tp_btf/sched_switch";
@@ -22,13 +23,15 @@ pub const ATTACH: &str = "tp_btf/sched_switch";
 pub struct Options {
     /// Size of the ring buffer in bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
+    /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
+    pub stats: bool,
     /// Allow one of the watched processes to be the one that records.
     pub watch_self: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, watch_self: false }
+        Self { ring_bytes: 8 << 20, stats: false, watch_self: false }
     }
 }
 
@@ -49,6 +52,7 @@ pub struct Start {
 pub struct Recording<A> {
     targets: Vec<Target>,
     start_ns: u64,
+    attach_ns: u64,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
     reader: Option<Reader<A>>,
@@ -73,25 +77,39 @@ impl<A: Analysis> Recording<A> {
         options: &Options,
         analysis: impl FnOnce(&Start) -> A,
     ) -> Result<Self, AttachError> {
+        let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
         let mut probes = Probes::attach(Plan { ring_bytes: options.ring_bytes, calls })?;
+        if options.stats {
+            probes.count_runs()?;
+        }
+        let (mut user, mut warnings) = ProcessStacks::of(&pids);
+        let watches: Vec<Watch> =
+            pids.iter().map(|pid| Watch { pid: *pid, code: user.code_spans(*pid) }).collect();
         let armed_ns = proc::monotonic_ns();
-        probes.arm(&pids)?;
+        probes.arm(&watches)?;
         let start_ns = proc::monotonic_ns();
         let mut seeds = Vec::new();
         let mut start = Start { start_ns, calls: Vec::new() };
         for pid in &pids {
-            let of_one = proc::seeds(*pid).map_err(|error| gone_or(*pid, "listing its threads", error))?;
-            seeds.extend(of_one);
+            let stacks = user.process(*pid);
+            let of_one = proc::seeds(*pid, &mut |ip, stack| stacks.add_sleeper(ip, stack));
+            seeds.extend(of_one.map_err(|error| gone_or(*pid, "listing its threads", error))?);
             if calls.is_some() {
                 start.calls.extend(proc::calls(*pid));
             }
         }
-        let warnings = warnings_at_start(&seeds);
+        warnings.extend(warnings_at_start(&seeds));
         let cpus = probes.cpus()?;
-        let drain = Drain::new(probes, Opening { pids, armed_ns, start_ns, seeds, cpus }, analysis(&start));
-        let reader = Some(spawn(drain)?);
-        Ok(Self { targets, start_ns, warnings, reader })
+        let opening = Opening { pids, user, armed_ns, start_ns, seeds, cpus };
+        let reader = Some(spawn(Drain::new(probes, opening, analysis(&start)))?);
+        let attach_ns = proc::monotonic_ns() - begun_ns;
+        Ok(Self { targets, start_ns, attach_ns, warnings, reader })
+    }
+
+    /// How long it took to attach, and to look at the threads that there were.
+    pub const fn attach_ns(&self) -> u64 {
+        self.attach_ns
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.

@@ -17,7 +17,7 @@ pub mod stacks;
 pub mod stats;
 pub mod sweep;
 pub mod syscalls;
-mod text;
-mod units;
+pub mod text;
+pub mod units;
 
 pub use format::{Format, RenderError};

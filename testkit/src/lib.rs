@@ -4,6 +4,7 @@
 //! `ignored` under its own name, and a `SKIP name: reason` line says why, so that a runner can
 //! tell "did not run" from "passed".
 
+pub mod exposition;
 mod loop_ext4;
 mod need;
 

@@ -16,6 +16,7 @@ use crate::work::{Recorded, Work};
 pub struct Daemon {
     child: Child,
     socket: PathBuf,
+    run_dir: PathBuf,
     log: PathBuf,
 }
 
@@ -25,17 +26,19 @@ impl Daemon {
     /// Call it on the process's main thread: the kernel ends the daemon with the thread that started it.
     pub fn start(work: &Work, programs: &Programs, folder: &Path, snapshots: &Path) -> Result<Self, Error> {
         let (socket, log) = (folder.join("forkd.sock"), folder.join("forkd.log"));
+        let run_dir = folder.join("run");
         let output = File::create(&log).map_err(Error::file("create", &log))?;
         let errors = output.try_clone().map_err(Error::file("open", &log))?;
         let mut command = Command::new(&programs.forkd);
         command.arg("serve").arg("--socket").arg(&socket).arg("--snapshot-root").arg(snapshots);
-        command.arg("--run-dir").arg(folder.join("run")).arg("--firecracker").arg(&programs.firecracker);
+        command.arg("--data-dir").arg(folder.join("data"));
+        command.arg("--run-dir").arg(&run_dir).arg("--firecracker").arg(&programs.firecracker);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A Ctrl-C at the terminal is for us: we end the daemon after the call that is under way.
         command.process_group(0);
         end_with_parent(&mut command);
         let child = command.spawn().map_err(Error::file("run", &programs.forkd))?;
-        let daemon = Self { child, socket, log };
+        let daemon = Self { child, socket, run_dir, log };
         work.record(daemon.child.id())?;
         Ok(daemon)
     }
@@ -43,6 +46,16 @@ impl Daemon {
     /// The Unix socket that it listens on.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The directory below which each of its microVMs has one.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     /// Waits until it answers.

@@ -32,8 +32,8 @@ pub struct Site {
     pub api: Api,
     /// What its snapshots lie on; not known before the first snapshot where the daemon is not ours.
     pub facts: Option<run::Root>,
-    _daemon: Option<Daemon>,
-    _root: Option<Mounted>,
+    daemon: Option<Daemon>,
+    root: Option<Mounted>,
 }
 
 impl Site {
@@ -50,14 +50,29 @@ impl Site {
         let daemon = Daemon::start(work, programs, &folder, &snapshots)?;
         let api = Api::new(Endpoint::Unix(daemon.socket().to_owned()));
         daemon.wait_until_ready(&api).await?;
-        Ok(Self { api, facts: Some(facts), _daemon: Some(daemon), _root: Some(mounted) })
+        Ok(Self { api, facts: Some(facts), daemon: Some(daemon), root: Some(mounted) })
     }
 
     /// The daemon that listens at `endpoint`, which is not ours to stop.
     pub async fn external(endpoint: Endpoint) -> Result<Self, Error> {
         let api = Api::new(endpoint);
         api.version().await?;
-        Ok(Self { api, facts: None, _daemon: None, _root: None })
+        Ok(Self { api, facts: None, daemon: None, root: None })
+    }
+
+    /// Process id of the daemon, where it is ours.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
+    /// Where our daemon's snapshots are, where it is ours.
+    pub fn snapshots(&self) -> Option<&Path> {
+        self.root.as_ref().map(Mounted::point)
+    }
+
+    /// Firecracker's own socket of sandbox `id`, where the daemon is ours.
+    pub fn firecracker_socket(&self, id: &str) -> Option<PathBuf> {
+        self.daemon.as_ref().map(|daemon| daemon.run_dir().join(id).join("api.sock"))
     }
 
     /// What the snapshots lie on, where `snapshot` is one of them.

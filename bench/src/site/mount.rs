@@ -36,6 +36,11 @@ impl Mounted {
         Self::mount(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "forkd-bench"]), point, None)
     }
 
+    /// Where it is mounted.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
     fn mount(command: &mut Command, point: &Path, image: Option<Image>) -> Result<Self, Error> {
         fs::create_dir_all(point).map_err(Error::file("create", point))?;
         tools::run(command.arg(point), "mount")?;

@@ -2,11 +2,12 @@
 
 use probes_common::BranchPhase;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::SnapshotStatus;
 
 /// `POST /v1/sandboxes/:id/branch`: snapshot a running sandbox and let it go on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchRequest {
     /// Name of the new snapshot; `branch-` and a unique suffix when absent.
@@ -32,7 +33,7 @@ pub struct BranchRequest {
 }
 
 /// What Firecracker writes during the pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BranchMode {
     /// All of the guest's memory.
@@ -41,8 +42,18 @@ pub enum BranchMode {
     Diff,
 }
 
+impl BranchMode {
+    /// Its name in requests, tables and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Diff => "diff",
+        }
+    }
+}
+
 /// How a BRANCH's bytes get to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DataPath {
     /// The parent's image is copied while the guest is paused and after; Firecracker writes to the same disk.
@@ -89,8 +100,10 @@ impl std::str::FromStr for DataPath {
 }
 
 /// A BRANCH that succeeded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Branch {
+    /// Its id in the history: a UUID of version 7, which sorts by the time at which the BRANCH began.
+    pub id: String,
     /// The new snapshot.
     pub tag: String,
     /// The sandbox it was taken of.
@@ -119,11 +132,55 @@ pub struct Branch {
     pub warnings: Vec<String>,
 }
 
+/// `GET /v1/branches/:id`: a BRANCH as the history has it, also one that failed or is not whole yet.
+///
+/// Of one that failed, figures and phases are those that it reached; the rest is 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BranchRecord {
+    /// What the answer to the BRANCH says, or would say.
+    #[serde(flatten)]
+    pub branch: Branch,
+    /// Whether it was to be on disk before it became visible.
+    pub durable: bool,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_at_unix_ms: u64,
+    /// Why it failed, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Version of the Firecracker that wrote it.
+    pub firecracker: String,
+    /// Version of the daemon that took it.
+    pub forkd: String,
+    /// Where the time of its pause went, where probes recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<serde_json::Value>,
+}
+
+/// Which BRANCHes `GET /v1/branches` answers with, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BranchQuery {
+    /// Only those of this sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Only those to this tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// How many, 1 to 1000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Only those that began before the BRANCH with this id: the last id of one answer asks for the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
 /// When one phase of a BRANCH began, and how long it took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PhaseSpan {
     /// Which phase.
     #[serde(with = "phase_name")]
+    #[schema(value_type = String, examples("create"))]
     pub phase: BranchPhase,
     /// CLOCK_MONOTONIC at its begin.
     pub start_ns: u64,

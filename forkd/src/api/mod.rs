@@ -5,17 +5,40 @@
 //! a span here can be laid over a recording of the same host.
 
 mod branches;
+mod events;
 mod sandboxes;
 mod snapshots;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-pub use self::branches::{Branch, BranchMode, BranchRequest, DataPath, PhaseSpan};
-pub use self::sandboxes::{ConsoleAnswer, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState};
+pub use self::branches::{Branch, BranchMode, BranchQuery, BranchRecord, BranchRequest, DataPath, PhaseSpan};
+pub use self::events::{Event, Happening};
+pub use self::sandboxes::{
+    ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState,
+};
 pub use self::snapshots::{CreateSnapshot, Snapshot, SnapshotDetail, SnapshotStatus};
 
+/// `GET /version`: what answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// The daemon's version.
+    pub version: String,
+    /// The API's version.
+    pub api: String,
+    /// Version of the Firecracker that microVMs run on.
+    pub firecracker: String,
+}
+
+/// `GET /healthz`: the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// Always true.
+    pub ok: bool,
+}
+
 /// Every error body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What was refused or failed, why, and what to do, in one line.
     pub error: String,

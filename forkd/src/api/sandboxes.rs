@@ -1,9 +1,10 @@
 //! Sandboxes and their consoles.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `POST /v1/sandboxes`: fork children from a snapshot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSandboxes {
     /// The snapshot to fork from.
@@ -18,7 +19,7 @@ fn one() -> u32 {
 }
 
 /// A microVM that the daemon runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sandbox {
     /// Its id, `sb-` and twelve hexadecimal digits.
     pub id: String,
@@ -37,21 +38,21 @@ pub struct Sandbox {
 }
 
 /// What a sandbox is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SandboxState {
     /// The guest runs.
     Running,
     /// A BRANCH has stopped the guest and is about to let it go on.
     Branching,
-    /// A BRANCH stopped the guest, and every attempt to resume it failed: it needs an operator.
+    /// A BRANCH stopped the guest, and it could not be resumed; the daemon goes on trying while Firecracker lives.
     StuckPaused,
     /// Its Firecracker is gone.
     Dead,
 }
 
 /// `POST /v1/sandboxes/:id/console`: write to the guest's serial console and read what it answers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsoleRequest {
     /// Bytes for the guest; a guest that reads lines wants the `\n` too.
@@ -64,8 +65,20 @@ pub struct ConsoleRequest {
     pub timeout_ms: Option<u64>,
 }
 
+/// `GET /v1/sandboxes/:id/console?from=N&wait_ms=N`: what the guest's console said from an offset on. Reading this
+/// way takes nothing from other readers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConsoleOutput {
+    /// Output from the offset on that is still kept; empty where nothing came in time, or no offset was given.
+    pub output: String,
+    /// The offset to read on from.
+    pub next: u64,
+    /// Bytes behind the offset that were dropped because nobody read them in time.
+    pub dropped_bytes: u64,
+}
+
 /// What the guest's console said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConsoleAnswer {
     /// Output since the write, to the end of `until` where that was found.
     pub output: String,

@@ -1,9 +1,10 @@
 //! Snapshots.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `POST /v1/snapshots`: boot a microVM, wait until it is ready, snapshot it, end it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSnapshot {
     /// Name of the new snapshot, `^[A-Za-z0-9_-]{1,64}$`.
@@ -33,7 +34,7 @@ pub struct CreateSnapshot {
 }
 
 /// A snapshot that sandboxes can be forked from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     /// Its name.
     pub tag: String,
@@ -55,10 +56,17 @@ pub struct Snapshot {
     /// Root file system image that it was booted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
+    /// The snapshot that it is a layer on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Why no child can be forked from it, in one line. Of a damaged snapshot, which is listed only where that is
+    /// asked for (`GET /v1/snapshots?damaged=true`), what cannot be read is 0 or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_bootable_because: Option<String>,
 }
 
 /// How far a snapshot has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotStatus {
     /// It is being written, and not listed yet.
@@ -70,7 +78,7 @@ pub enum SnapshotStatus {
 }
 
 /// `GET /v1/snapshots/:tag`: all there is to know about one snapshot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotDetail {
     /// Its name.
     pub tag: String,

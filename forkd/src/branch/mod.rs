@@ -11,28 +11,34 @@ pub mod written;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use self::destination::Destination;
 use self::pause::PauseError;
 use self::staging_memory::StagingMemory;
 use self::work::Work;
-use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
+use crate::api::{Branch, BranchMode, DataPath, SandboxState, SnapshotStatus};
 use crate::clock::monotonic_ns;
 use crate::sandbox::Sandbox;
 use crate::snapshot::copy::Method;
 use crate::snapshot::images::Images;
-use crate::snapshot::manifest::Parent;
+use crate::snapshot::manifest::{Manifest, Parent};
 use crate::snapshot::store::{Reservation, Store, StoreError};
 use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
+use crate::vmm::control::Control;
+
+/// Room in staging memory for device and CPU state.
+const VMSTATE_BYTES: u64 = 1 << 20;
 
 /// What a BRANCH is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// Its id in the history.
+    pub id: String,
     /// Name of the new snapshot.
     pub tag: Tag,
     /// What Firecracker writes.
@@ -57,6 +63,12 @@ pub enum BranchError {
         /// What is known of its end.
         source: VmmError,
     },
+    /// A BRANCH before this one could not resume it.
+    #[error(
+        "sandbox '{0}' is stuck paused: a BRANCH could not resume it, and the daemon goes on trying; wait until \
+         it runs, or end it"
+    )]
+    StuckPaused(String),
     /// Somebody else paused the guest; it is left as it is.
     #[error("sandbox '{id}' is {state}, not running: resume it first")]
     NotRunning {
@@ -85,6 +97,24 @@ pub enum BranchError {
 }
 
 impl BranchError {
+    /// The kind of failure, as metrics count it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            _ if self.is_out_of_space() => "out_of_space",
+            Self::Busy(_) => "busy",
+            Self::Dead { .. } => "dead",
+            Self::StuckPaused(_) => "stuck_paused",
+            Self::NotRunning { .. } => "not_running",
+            Self::Store(StoreError::Taken(_)) => "tag_taken",
+            Self::Store(_) => "store",
+            Self::Image { .. } => "image",
+            Self::Pause(PauseError::StuckPaused(_)) => "stuck_paused",
+            Self::Pause(PauseError::Panicked) => "panicked",
+            Self::Pause(PauseError::NoThread(_)) => "no_thread",
+            Self::Pause(PauseError::Failed(_)) | Self::Vmm(_) => "firecracker",
+        }
+    }
+
     /// Whether the disk, or the user's share of it, is full.
     pub fn is_out_of_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -101,6 +131,16 @@ impl BranchError {
     }
 }
 
+/// A BRANCH that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why.
+    pub error: BranchError,
+    /// How far it came.
+    pub reached: Box<Branch>,
+}
+
 /// What a BRANCH needs of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -114,26 +154,46 @@ pub struct Place<'a> {
     pub firecracker: &'a str,
 }
 
+/// Staging memory that a BRANCH of such a guest reserves before the pause, in bytes.
+pub fn staging_bytes_of(guest: &Manifest) -> u64 {
+    guest.memory_bytes() + VMSTATE_BYTES
+}
+
 /// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
 /// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at
-/// all. `resumed` is sent the report as it stands right after the resume.
+/// all. `resumed` is called with the report as it stands right after the resume.
 ///
-/// Must run in a task of its own: dropping the future half-way leaves the guest paused.
-pub async fn branch(
+/// Waits for disks, all the way through but in the pause: call it on a thread that may wait.
+pub fn branch(
     place: Place<'_>,
-    sandbox: Arc<Sandbox>,
-    plan: Plan,
-    resumed: Option<oneshot::Sender<Branch>>,
-) -> Result<Branch, BranchError> {
+    sandbox: &Arc<Sandbox>,
+    plan: &Plan,
+    resumed: impl FnOnce(Branch),
+) -> Result<Branch, Failed> {
+    let mut work = Work::new(place, sandbox, plan);
+    match take(place, sandbox, plan, &mut work, resumed) {
+        Ok(()) => Ok(work.report(SnapshotStatus::Ready)),
+        Err(error) => Err(Failed { error, reached: Box::new(work.report(SnapshotStatus::Failed)) }),
+    }
+}
+
+/// The steps, in their order; what they find out is in `work`.
+fn take(
+    place: Place<'_>,
+    sandbox: &Sandbox,
+    plan: &Plan,
+    work: &mut Work<'_>,
+    resumed: impl FnOnce(Branch),
+) -> Result<(), BranchError> {
     let mut base = sandbox.diff_base.try_lock().map_err(|_| BranchError::Busy(sandbox.id.clone()))?;
-    require_running(&sandbox).await?;
-    let mut work = Work::new(place, &sandbox, &plan);
+    let mut control = sandbox.control();
+    require_running(sandbox, &mut control)?;
 
     let prepare_start_ns = monotonic_ns();
     let staging = place.store.stage(plan.tag.clone())?;
-    let lower = work.choose_mode_and_base(base.as_ref()).await?;
+    let lower = work.choose_mode_and_base(base.as_ref())?;
     let mut written = work.choose_where_firecracker_writes(&staging);
-    let destination = work.create_destination(&staging, &written).await?;
+    let destination = work.create_destination(&staging, &written)?;
     let copying = match (&destination, &lower) {
         (Some(destination), Lower::Image(base)) => Some(copy_beside(work.method(), destination, base)?),
         _ => None,
@@ -142,29 +202,25 @@ pub async fn branch(
 
     // Whatever happens from here on, Firecracker's record of dirty pages no longer fits the old base.
     *base = None;
-    let paused = work.snapshot_paused(&written).await;
-    // Awaited on every way out: the staging directory must not go while it is being written to.
+    let paused = work.snapshot_paused(&mut control, &written);
+    // Waited for on every way out: the staging directory must not go while it is being written to.
     let copied = match copying {
-        Some(copying) => work.finish_copy(copying).await,
+        Some(copying) => work.finish_copy(copying),
         None => Ok(()),
     };
     paused?;
-    // A few system calls on a file that was written a moment ago and is in memory: not worth a thread.
     work.measured = written.measure().map_err(|source| BranchError::Image { what: "measure", source })?;
-    if let Some(resumed) = resumed {
-        // An error says that nobody waits for it.
-        let _ = resumed.send(work.report(SnapshotStatus::Writing));
-    }
+    resumed(work.report(SnapshotStatus::Writing));
     copied?;
-    work.merge(&staging, &written, destination).await?;
-    let published = work.publish(staging, written, &lower).await?;
+    work.merge(&staging, &written, destination)?;
+    let published = work.publish(staging, written, &lower)?;
     if work.mode == BranchMode::Diff {
         let extents = std::mem::take(&mut work.measured.extents);
         *sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner) = extents;
     }
     *base = Some(published);
     sandbox.count_branch();
-    Ok(work.report(SnapshotStatus::Ready))
+    Ok(())
 }
 
 /// What lies under the pages that Firecracker writes.
@@ -178,18 +234,20 @@ enum Lower {
     Parent { parent: Parent, _pin: Reservation },
 }
 
-/// Refuses a source that is dead or that somebody else has paused; also opens the API connection, so that
-/// the pause does not pay for it.
-async fn require_running(sandbox: &Sandbox) -> Result<(), BranchError> {
+/// Refuses a source that is dead or that stands still already; also opens the connection to its Firecracker, so
+/// that the pause does not pay for it.
+fn require_running(sandbox: &Sandbox, control: &mut Control) -> Result<(), BranchError> {
     let dead = || sandbox.obituary().map(|source| BranchError::Dead { id: sandbox.id.clone(), source });
     if let Some(error) = dead() {
         return Err(error);
     }
-    let state =
-        sandbox.api.instance().await.map_err(|error| dead().unwrap_or(BranchError::Vmm(error)))?.state;
-    match state.as_str() {
+    if sandbox.state() == SandboxState::StuckPaused {
+        return Err(BranchError::StuckPaused(sandbox.id.clone()));
+    }
+    let instance = control.instance().map_err(|error| dead().unwrap_or(BranchError::Vmm(error)))?;
+    match instance.state.as_str() {
         "Running" => Ok(()),
-        _ => Err(BranchError::NotRunning { id: sandbox.id.clone(), state: state.to_lowercase() }),
+        state => Err(BranchError::NotRunning { id: sandbox.id.clone(), state: state.to_lowercase() }),
     }
 }
 
@@ -202,11 +260,12 @@ fn copy_beside(
     let image = |source| BranchError::Image { what: "copy", source };
     let destination = destination.try_clone().map_err(image)?;
     let base = base.try_clone().map_err(image)?;
-    Ok(spawn_blocking(move || {
+    let copy = move || {
         let start_ns = monotonic_ns();
         let result = destination.overlay(method, &base);
         Copied { start_ns, end_ns: monotonic_ns(), result }
-    }))
+    };
+    thread::Builder::new().name("forkd-copy".to_owned()).spawn(copy).map_err(image)
 }
 
 struct Copied {
@@ -215,8 +274,8 @@ struct Copied {
     result: io::Result<u64>,
 }
 
-/// Runs work that waits for a disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs work that waits for a disk, or for a guest, on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

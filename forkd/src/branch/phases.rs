@@ -19,9 +19,9 @@ impl PhaseLog {
     }
 
     /// Runs `work` and notes it as `phase`.
-    pub async fn time<T>(&mut self, phase: BranchPhase, work: impl Future<Output = T>) -> T {
+    pub fn time<T>(&mut self, phase: BranchPhase, work: impl FnOnce() -> T) -> T {
         let start_ns = monotonic_ns();
-        let result = work.await;
+        let result = work();
         self.record(phase, start_ns, monotonic_ns());
         result
     }

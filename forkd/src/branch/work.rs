@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
-use tokio::task::JoinHandle;
 
 use super::destination::Destination;
-use super::pause::{PauseError, with_guest_paused};
+use super::pause::{FIRST_STUCK_WAIT, PauseError, keep_resuming, with_guest_paused};
 use super::phases::PhaseLog;
 use super::written::{Measured, Written};
-use super::{BranchError, Copied, Lower, Place, Plan, blocking};
+use super::{BranchError, Copied, Lower, Place, Plan, staging_bytes_of};
 use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
 use crate::clock;
 use crate::sandbox::{DiffBase, Sandbox};
@@ -20,14 +20,12 @@ use crate::snapshot::digest::Digest;
 use crate::snapshot::manifest::{Manifest, Memory, Parent, SCHEMA};
 use crate::snapshot::staging::Staging;
 use crate::snapshot::store::{StoreError, at};
-
-/// Room in staging memory for device and CPU state.
-const VMSTATE_BYTES: u64 = 1 << 20;
+use crate::vmm::control::{Control, Request};
 
 /// One BRANCH under way.
 pub(super) struct Work<'a> {
     place: Place<'a>,
-    sandbox: &'a Sandbox,
+    sandbox: &'a Arc<Sandbox>,
     plan: &'a Plan,
     /// What Firecracker writes, which may be more than was asked for.
     pub mode: BranchMode,
@@ -38,7 +36,7 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub fn new(place: Place<'a>, sandbox: &'a Sandbox, plan: &'a Plan) -> Self {
+    pub fn new(place: Place<'a>, sandbox: &'a Arc<Sandbox>, plan: &'a Plan) -> Self {
         let measured = Measured { extents: Vec::new(), physical_bytes: 0, staged_bytes: 0 };
         let (log, warnings) = (PhaseLog::default(), Vec::new());
         Self { place, sandbox, plan, mode: plan.mode, log, measured, warnings, fell_back_to_disk: false }
@@ -54,7 +52,7 @@ impl<'a> Work<'a> {
     }
 
     /// Finds what a diff can be laid on; where there is nothing, the BRANCH is full.
-    pub async fn choose_mode_and_base(&mut self, base: Option<&DiffBase>) -> Result<Lower, BranchError> {
+    pub fn choose_mode_and_base(&mut self, base: Option<&DiffBase>) -> Result<Lower, BranchError> {
         if self.mode == BranchMode::Full {
             return Ok(Lower::Nothing);
         }
@@ -95,8 +93,7 @@ impl<'a> Work<'a> {
             return Ok(Lower::Parent { parent, _pin: pin });
         }
         let Place { images, store, .. } = self.place;
-        // Blocks this task's thread, and no other task: the runtime moves those to another one.
-        let (_, image) = tokio::task::block_in_place(|| images.snapshot_with_image(store, &base.tag))?;
+        let (_, image) = images.snapshot_with_image(store, &base.tag)?;
         Ok(Lower::Image(image.file))
     }
 
@@ -121,10 +118,11 @@ impl<'a> Work<'a> {
             BranchMode::Full => Vec::new(),
             BranchMode::Diff => self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
-        let in_memory =
-            self.place.staging_memory.reserve(memory_bytes + VMSTATE_BYTES).and_then(|reservation| {
+        let in_memory = self.place.staging_memory.reserve(staging_bytes_of(&self.sandbox.origin)).and_then(
+            |reservation| {
                 Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
-            });
+            },
+        );
         in_memory.unwrap_or_else(|reason| {
             self.fell_back_to_disk = true;
             self.warn(&format!("written to disk instead of memory: {reason}"));
@@ -133,7 +131,7 @@ impl<'a> Work<'a> {
     }
 
     /// The memory image to be filled; `None` for a layer, and where Firecracker itself creates the image.
-    pub async fn create_destination(
+    pub fn create_destination(
         &mut self,
         staging: &Staging,
         written: &Written,
@@ -146,28 +144,24 @@ impl<'a> Work<'a> {
         }
         let path = staging.memory_path();
         let bytes = self.sandbox.origin.memory_bytes();
-        let create = {
-            let path = path.clone();
-            move || Destination::create(&path, bytes, data_path)
-        };
-        let destination = blocking(create).await.map_err(at("create", &path))?;
+        let destination = Destination::create(&path, bytes, data_path).map_err(at("create", &path))?;
         if let Some(reason) = &destination.not_preallocated {
             self.warn(reason);
         }
         Ok((!firecracker_creates_it).then_some(destination))
     }
 
-    pub async fn snapshot_paused(&mut self, written: &Written) -> Result<(), BranchError> {
+    pub fn snapshot_paused(&mut self, control: &mut Control, written: &Written) -> Result<(), BranchError> {
         let sandbox = self.sandbox;
+        let create = Request::create_snapshot(self.mode, &written.vmstate_path, &written.memory_path);
         sandbox.set_branching(true);
-        let create = sandbox.api.create_snapshot(self.mode, &written.vmstate_path, &written.memory_path);
-        let outcome = with_guest_paused(&sandbox.api, &mut self.log, create).await;
+        let outcome = with_guest_paused(control, &mut self.log, |control| control.call(&create).map(drop));
         sandbox.set_branching(false);
         if let Err(error @ PauseError::StuckPaused(_)) = &outcome
             && sandbox.obituary().is_none()
         {
             tracing::error!(sandbox = sandbox.id, %error, "STUCK PAUSED");
-            sandbox.set_stuck_paused();
+            free_when_resumed(sandbox);
         }
         match (outcome, sandbox.obituary()) {
             (Ok(()), _) => Ok(()),
@@ -176,15 +170,15 @@ impl<'a> Work<'a> {
         }
     }
 
-    pub async fn finish_copy(&mut self, copying: JoinHandle<Copied>) -> Result<(), BranchError> {
+    pub fn finish_copy(&mut self, copying: JoinHandle<Copied>) -> Result<(), BranchError> {
         let image = |source| BranchError::Image { what: "copy", source };
-        let copied = copying.await.map_err(|panic| image(io::Error::other(panic)))?;
+        let copied = copying.join().map_err(|_panic| image(io::Error::other("the copy panicked")))?;
         self.log.record(BranchPhase::Copy, copied.start_ns, copied.end_ns);
         copied.result.map(drop).map_err(image)
     }
 
     /// Brings what Firecracker wrote to where it belongs: over the copied image, into a new image, or into a layer.
-    pub async fn merge(
+    pub fn merge(
         &mut self,
         staging: &Staging,
         written: &Written,
@@ -197,20 +191,20 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let memory = written.memory().map_err(image)?;
-        let (method, extents) = (self.method(), self.measured.extents.clone());
-        let merge = blocking(move || match (destination, layer) {
+        let (method, extents) = (self.method(), &self.measured.extents);
+        let merge = || match (destination, layer) {
             (Some(destination), _) => destination.overlay(method, &memory).map(drop),
             (None, Some(path)) => {
                 let layer = File::options().read(true).write(true).create_new(true).open(path)?;
-                pack(&memory, &extents, &layer).map(drop)
+                pack(&memory, extents, &layer).map(drop)
             }
             (None, None) => Ok(()),
-        });
-        self.log.time(BranchPhase::Merge, merge).await.map_err(image)
+        };
+        self.log.time(BranchPhase::Merge, merge).map_err(image)
     }
 
     /// Publishes the snapshot: what the next diff builds on. `written` is held until the snapshot is durable.
-    pub async fn publish(
+    pub fn publish(
         &mut self,
         staging: Staging,
         written: Written,
@@ -222,7 +216,7 @@ impl<'a> Work<'a> {
         };
         let extents = self.measured.extents.clone();
         let described = self.description();
-        let publish = blocking(move || {
+        let publish = || {
             let vmstate_path = staging.vmstate_path();
             written.write_vmstate(&staging).map_err(at("write", &vmstate_path))?;
             let vmstate = Digest::of_file(&vmstate_path).map_err(at("read", &vmstate_path))?;
@@ -238,8 +232,8 @@ impl<'a> Work<'a> {
             let manifest = Manifest { identity, vmstate, memory, ..described };
             staging.publish(&manifest)?;
             Ok::<_, StoreError>((identity, image))
-        });
-        let (identity, image) = self.log.time(BranchPhase::Publish, publish).await?;
+        };
+        let (identity, image) = self.log.time(BranchPhase::Publish, publish)?;
         Ok(DiffBase { tag: self.plan.tag.clone(), identity, image })
     }
 
@@ -262,6 +256,7 @@ impl<'a> Work<'a> {
     pub fn report(&self, status: SnapshotStatus) -> Branch {
         let pause_ns = self.log.pause_ns();
         Branch {
+            id: self.plan.id.clone(),
             tag: self.plan.tag.to_string(),
             branched_from: self.sandbox.id.clone(),
             mode: self.mode,
@@ -276,6 +271,27 @@ impl<'a> Work<'a> {
             phases: self.log.spans(),
             warnings: self.warnings.clone(),
         }
+    }
+}
+
+/// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives.
+fn free_when_resumed(sandbox: &Arc<Sandbox>) {
+    sandbox.set_stuck_paused(true);
+    let (mut control, stuck) = (sandbox.control(), Arc::downgrade(sandbox));
+    let is_alive = {
+        let stuck = Weak::clone(&stuck);
+        move || stuck.upgrade().is_some_and(|sandbox| sandbox.obituary().is_none())
+    };
+    let free = move || {
+        if keep_resuming(&mut control, FIRST_STUCK_WAIT, is_alive)
+            && let Some(sandbox) = stuck.upgrade()
+        {
+            sandbox.set_stuck_paused(false);
+            tracing::warn!(sandbox = sandbox.id, "a guest that was stuck paused runs again");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("forkd-resume".to_owned()).spawn(free) {
+        tracing::error!(sandbox = sandbox.id, %error, "nobody goes on trying to resume it: end the sandbox");
     }
 }
 

@@ -49,7 +49,7 @@ impl Written {
     pub fn in_memory(
         memory_bytes: u64,
         expected: &[Extent],
-        reservation: StagingReservation,
+        mut reservation: StagingReservation,
     ) -> io::Result<Self> {
         let memory = File::from(memfd_create("forkd-memory", MemfdFlags::CLOEXEC)?);
         memory.set_len(memory_bytes)?;
@@ -57,6 +57,7 @@ impl Written {
         for extent in expected.iter().take(MAX_PREALLOCATED_EXTENTS) {
             fallocate(&memory, FallocateFlags::empty(), extent.start, extent.bytes)?;
         }
+        reservation.note_allocated(held_bytes(&memory)?);
         let vmstate = File::from(memfd_create("forkd-vmstate", MemfdFlags::CLOEXEC)?);
         let path =
             |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
@@ -87,8 +88,7 @@ impl Written {
             return Ok(Measured { extents, physical_bytes, staged_bytes: 0 });
         };
         // Of the memory file with its allocated and unwritten pages, and of the state.
-        let held = |file: &File| file.metadata().map(|metadata| metadata.blocks() * 512);
-        let staged_bytes = held(&memfds.memory)? + held(&memfds.vmstate)?;
+        let staged_bytes = held_bytes(&memfds.memory)? + held_bytes(&memfds.vmstate)?;
         memfds.reservation.shrink_to(staged_bytes);
         let physical_bytes = total_bytes(&extents);
         Ok(Measured { extents, physical_bytes, staged_bytes })
@@ -104,6 +104,11 @@ impl Written {
         )?;
         Ok(())
     }
+}
+
+/// Memory or disk space that a file takes.
+fn held_bytes(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.blocks() * 512)
 }
 
 /// The size of what Firecracker wrote.

@@ -1,15 +1,17 @@
 //! `forkd serve`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use forkd::api::DataPath;
+use forkd::audit::AuditLog;
 use forkd::branch::staging_memory::StagingMemory;
 use forkd::daemon::{Config, Daemon};
+use forkd::http::audit::audited;
 use forkd::http::router;
 use forkd::http::serve::Listeners;
 use forkd::vmm::firecracker::{Firecracker, check_kvm};
@@ -47,6 +49,21 @@ pub struct Serve {
     /// Disk space for memory images made of layers; the least recently used go first
     #[arg(long, value_name = "MIB", default_value = "16384")]
     images_mib: u64,
+    /// Directory of the history of BRANCHes
+    #[arg(long, value_name = "DIR", env = "FORKD_DATA_DIR", default_value = "/var/lib/forkd")]
+    data_dir: PathBuf,
+    /// BRANCHes that the history remembers; the oldest are forgotten first
+    #[arg(long, value_name = "N", env = "FORKD_HISTORY_KEEP", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
+    history_keep: u64,
+    /// BRANCHes that may be under way at once; eight per CPU when absent
+    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES", value_parser = clap::value_parser!(u64).range(1..))]
+    max_branches: Option<u64>,
+    /// BRANCHes that may be taken of one sandbox; as many as one likes when absent
+    #[arg(long, value_name = "N", env = "FORKD_MAX_BRANCHES_PER_SOURCE", value_parser = clap::value_parser!(u64).range(1..))]
+    max_branches_per_source: Option<u64>,
+    /// File that gets one line of JSON for each request that may change something; reopened on SIGHUP
+    #[arg(long, value_name = "PATH", env = "FORKD_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
 }
 
 impl Serve {
@@ -73,7 +90,15 @@ impl Serve {
             data_path: self.data_path,
             staging_bytes: self.staging_mib.map_or_else(StagingMemory::half_of_available, |mib| mib << 20),
             images_bytes: self.images_mib << 20,
+            data_dir: self.data_dir,
+            history_keep: self.history_keep,
+            max_branches: self.max_branches.unwrap_or_else(eight_per_cpu),
+            max_branches_per_source: self.max_branches_per_source,
         })?);
+        let router = match self.audit_log {
+            Some(path) => audited(router(Arc::clone(&daemon)), open_audit_log(&path)?),
+            None => router(Arc::clone(&daemon)),
+        };
         if let Some(parent) = self.socket.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
@@ -86,7 +111,7 @@ impl Serve {
             "listening"
         );
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let serving = tokio::spawn(listeners.serve(router(Arc::clone(&daemon)), async {
+        let serving = tokio::spawn(listeners.serve(router, async {
             // An error says that the sender is gone, which stops too.
             let _ = stopped.await;
         }));
@@ -95,6 +120,8 @@ impl Serve {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: waiting for requests under way");
+        // Whoever follows the events is told, and their requests end.
+        daemon.events().end();
         let _ = stop.send(());
         if timeout(SHUTDOWN_DEADLINE, serving).await.is_err() {
             tracing::warn!("a request did not end within {} s", SHUTDOWN_DEADLINE.as_secs());
@@ -105,6 +132,31 @@ impl Serve {
         daemon.end_all_sandboxes().await;
         Ok(())
     }
+}
+
+/// The audit log, which goes on in a fresh file after each SIGHUP: that is how logs are rotated.
+fn open_audit_log(path: &Path) -> anyhow::Result<Arc<AuditLog>> {
+    let log =
+        AuditLog::open(path).with_context(|| format!("cannot open the audit log {}", path.display()))?;
+    let log = Arc::new(log);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reopened = Arc::clone(&log);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reopened.reopen() {
+                Ok(()) => tracing::info!(path = %reopened.path().display(), "the audit log is reopened"),
+                Err(error) => tracing::error!(
+                    path = %reopened.path().display(), %error,
+                    "cannot reopen the audit log: it goes on in the old file"
+                ),
+            }
+        }
+    });
+    Ok(log)
+}
+
+fn eight_per_cpu() -> u64 {
+    std::thread::available_parallelism().map_or(8, |cpus| 8 * cpus.get() as u64)
 }
 
 /// Each sandbox holds several files open: take as many as the host allows.

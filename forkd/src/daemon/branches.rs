@@ -1,13 +1,16 @@
 //! BRANCHes, and what became of those whose clients did not wait.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::watch::Watch;
 use super::{Daemon, OperationError};
+use crate::admission::Admitted;
 use crate::api::{BranchMode, DataPath};
-use crate::branch::{self, Place, Plan};
+use crate::branch::{self, Place, Plan, staging_bytes_of};
+use crate::sandbox::Sandbox;
 use crate::snapshot::tag::Tag;
 use crate::unique;
 
@@ -46,34 +49,70 @@ impl Failures {
 impl Daemon {
     /// Takes a BRANCH of a sandbox; see [`branch::branch`] for what holds afterwards.
     pub async fn branch(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         tag: Option<Tag>,
         (mode, data_path, durable): (BranchMode, Option<DataPath>, bool),
         resumed: Option<oneshot::Sender<crate::api::Branch>>,
     ) -> Result<crate::api::Branch, OperationError> {
         let sandbox = self.sandbox(id)?;
+        self.refuse_beyond_cap(&sandbox)?;
         let tag = match tag {
             Some(tag) => tag,
             // Hexadecimal digits and dashes are a tag.
             None => format!("branch-{}", unique::hex(6)).parse().expect("a generated tag is valid"),
         };
-        let plan = Plan { tag, mode, data_path: data_path.unwrap_or(self.config.data_path), durable };
-        let place = Place {
-            store: &self.store,
-            images: &self.images,
-            staging_memory: &self.staging_memory,
-            firecracker: &self.config.firecracker.version,
-        };
+        let data_path = data_path.unwrap_or(self.config.data_path);
+        let plan = Plan { id: unique::ordered_id(), tag, mode, data_path, durable };
+        let mut admitted = self.admit(&sandbox, data_path)?;
         let _under_way = self.under_way.read().await;
         self.failures.forget(&plan.tag);
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
-        let outcome = branch::branch(place, sandbox, plan, resumed).await;
+        let daemon = Arc::clone(self);
+        let branch = move || {
+            let place = Place {
+                store: &daemon.store,
+                images: &daemon.images,
+                staging_memory: &daemon.staging_memory,
+                firecracker: &daemon.config.firecracker.version,
+            };
+            let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);
+            let runs_again = |mut report| {
+                watch.resumed(&mut report);
+                admitted.resumed(report.staged_bytes);
+                // An error says that nobody waits for it.
+                resumed.map(|resumed| resumed.send(report));
+            };
+            let outcome = branch::branch(place, &sandbox, &plan, runs_again);
+            watch.end(outcome)
+        };
+        let outcome = branch::blocking(branch).await;
         if let (Err(error), true) = (&outcome, answers_early) {
             tracing::error!(%tag, %error, "a BRANCH failed that its client may have been told of as being written");
             self.failures.note(tag, error.to_string());
         }
         Ok(outcome?)
+    }
+
+    fn refuse_beyond_cap(&self, sandbox: &Sandbox) -> Result<(), OperationError> {
+        let branches = sandbox.branches();
+        if self.config.max_branches_per_source.is_none_or(|most| branches < most) {
+            return Ok(());
+        }
+        self.metrics.branch_refused("source");
+        Err(OperationError::BranchesUsedUp { id: sandbox.id.clone(), branches })
+    }
+
+    fn admit(&self, sandbox: &Sandbox, data_path: DataPath) -> Result<Admitted, OperationError> {
+        let staged_bytes = match data_path.stages_in_memory() {
+            true => staging_bytes_of(&sandbox.origin),
+            false => 0,
+        };
+        self.admission.admit(staged_bytes).map_err(|crowded| {
+            self.metrics.branch_refused(crowded.reason());
+            tracing::warn!(sandbox = sandbox.id, %crowded, "a BRANCH is refused");
+            crowded.into()
+        })
     }
 
     /// Waits until no BRANCH is under way, also none whose client has had its answer or has gone away.

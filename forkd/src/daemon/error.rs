@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::admission::Crowded;
 use crate::branch::BranchError;
+use crate::history::HistoryError;
 use crate::snapshot::store::StoreError;
 use crate::vmm::VmmError;
 
@@ -13,6 +15,17 @@ pub enum StartError {
     /// The snapshot root could not be taken.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The data directory could not be taken.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another daemon keeps its history there.
+    #[error("{} is in use by another forkd: give this one a --data-dir of its own", .0.display())]
+    DataDirInUse(PathBuf),
     /// The run directory could not be taken.
     #[error("cannot use the run directory {}: {source}", path.display())]
     RunDir {
@@ -57,6 +70,26 @@ pub enum OperationError {
     /// Firecracker said no.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// Too many BRANCHes at this moment.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
+    /// As many BRANCHes of this sandbox as there may be.
+    #[error(
+        "sandbox '{id}' has been branched {branches} times, as often as --max-branches-per-source allows: fork a \
+         fresh sandbox from its last snapshot and go on with that one"
+    )]
+    BranchesUsedUp {
+        /// The sandbox.
+        id: String,
+        /// How often.
+        branches: u64,
+    },
+    /// No BRANCH has that id.
+    #[error("no BRANCH in the history has the id '{0}'; GET /v1/branches lists those there are")]
+    NoBranch(String),
+    /// The history said no.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The BRANCH failed.
     #[error(transparent)]
     Branch(#[from] BranchError),

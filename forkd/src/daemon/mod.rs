@@ -4,6 +4,7 @@ mod branches;
 mod error;
 mod sandboxes;
 mod snapshots;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -15,12 +16,16 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::branches::Failures;
 pub use self::error::{OperationError, StartError};
-pub use self::snapshots::Dependents;
-use crate::api::DataPath;
+use crate::admission::Admission;
+use crate::api::{DataPath, SandboxState};
 use crate::branch::staging_memory::StagingMemory;
+use crate::events::{self, Events};
+use crate::history::{self, History};
+use crate::metrics::{Metrics, State};
 use crate::sandbox::Sandbox;
 use crate::snapshot::images::Images;
 use crate::snapshot::store::Store;
+use crate::trend::Pauses;
 use crate::vmm::firecracker::Firecracker;
 use crate::vmm::process::kill_leftovers;
 
@@ -39,6 +44,14 @@ pub struct Config {
     pub staging_bytes: u64,
     /// Disk space for memory images of layers, beside the snapshots themselves.
     pub images_bytes: u64,
+    /// Directory of the history of BRANCHes.
+    pub data_dir: PathBuf,
+    /// BRANCHes that the history remembers.
+    pub history_keep: u64,
+    /// BRANCHes that may be under way at once.
+    pub max_branches: u64,
+    /// BRANCHes that may be taken of one sandbox, where that is limited.
+    pub max_branches_per_source: Option<u64>,
 }
 
 /// The daemon's state.
@@ -50,9 +63,15 @@ pub struct Daemon {
     staging_memory: StagingMemory,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     failures: Failures,
+    admission: Admission,
+    pauses: Pauses,
+    events: Arc<Events>,
+    metrics: Metrics,
+    history: History,
     /// Held for reading by each BRANCH, to its very end.
     under_way: tokio::sync::RwLock<()>,
     _run_dir_lock: File,
+    _data_dir_lock: File,
 }
 
 impl Daemon {
@@ -69,8 +88,12 @@ impl Daemon {
             0 => {}
             killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
         }
-        let images = Images::open(&store, config.images_bytes)?;
+        let data_dir_lock = take_data_dir(&config.data_dir)?;
+        let metrics = Metrics::new(&config.firecracker.version);
+        let history = open_history(&config, &store, &metrics)?;
+        let images = Images::open(&store, config.images_bytes)?.noted_in(metrics.materialisations());
         let staging_memory = StagingMemory::new(config.staging_bytes);
+        let admission = Admission::new(config.max_branches, config.staging_bytes);
         Ok(Self {
             config,
             store,
@@ -78,8 +101,14 @@ impl Daemon {
             staging_memory,
             sandboxes: Mutex::default(),
             failures: Failures::default(),
+            admission,
+            pauses: Pauses::default(),
+            events: Arc::new(Events::new(events::KEPT)),
+            metrics,
+            history,
             under_way: tokio::sync::RwLock::default(),
             _run_dir_lock: run_dir_lock,
+            _data_dir_lock: data_dir_lock,
         })
     }
 
@@ -87,6 +116,56 @@ impl Daemon {
     pub fn config(&self) -> &Config {
         &self.config
     }
+
+    /// What happens in it.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// The BRANCHes that were taken.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Its figures, as Prometheus reads them.
+    pub fn render_metrics(&self) -> Result<String, OperationError> {
+        let states = self.sandboxes().into_iter().map(|sandbox| sandbox.state());
+        let (mut sandboxes_active, mut sandboxes_stuck_paused) = (0, 0);
+        for state in states {
+            sandboxes_active += u64::from(state != SandboxState::Dead);
+            sandboxes_stuck_paused += u64::from(state == SandboxState::StuckPaused);
+        }
+        let (branches_waiting, branches_writing) = self.admission.under_way();
+        Ok(self.metrics.render(State {
+            snapshots: self.store.count()?,
+            sandboxes_active,
+            sandboxes_stuck_paused,
+            staged_bytes: self.staging_memory.reserved_bytes(),
+            staging_limit_bytes: self.staging_memory.limit_bytes(),
+            branches_waiting,
+            branches_writing,
+        }))
+    }
+}
+
+/// Opens the history; what an earlier daemon left `writing` is `ready` where its snapshot is listed.
+fn open_history(config: &Config, store: &Store, metrics: &Metrics) -> Result<History, StartError> {
+    let is_listed = |source: &str, tag: &str| {
+        let snapshot = tag.parse().ok().and_then(|tag| store.snapshot(&tag).ok());
+        snapshot.is_some_and(|snapshot| snapshot.manifest.branched_from.as_deref() == Some(source))
+    };
+    let path = config.data_dir.join(history::FILE);
+    History::start(path, config.history_keep, metrics.history_lost(), is_listed)
+        .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })
+}
+
+fn take_data_dir(data_dir: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let lock = File::create(data_dir.join("history.lock")).map_err(failed)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| StartError::DataDirInUse(data_dir.to_owned()))?;
+    Ok(lock)
 }
 
 fn take_run_dir(run_dir: &Path) -> Result<File, StartError> {

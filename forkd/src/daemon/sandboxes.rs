@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Config, Daemon, OperationError};
+use crate::api::Happening;
 use crate::sandbox::Sandbox;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::at;
@@ -32,7 +33,24 @@ impl Daemon {
         let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
         let mut sandboxes = self.lock_sandboxes();
         sandboxes.extend(forked.iter().map(|sandbox| (sandbox.id.clone(), Arc::clone(sandbox))));
+        drop(sandboxes);
+        forked.iter().for_each(|sandbox| self.tell_of(sandbox));
         Ok(forked)
+    }
+
+    /// Tells that a sandbox runs, and, when that time comes, that it does no more.
+    fn tell_of(&self, sandbox: &Arc<Sandbox>) {
+        let (id, snapshot_tag) = (sandbox.id.clone(), sandbox.origin.tag.clone());
+        self.events.tell(Happening::SandboxStarted { sandbox: id.clone(), snapshot_tag, pid: sandbox.pid() });
+        let (end, events, sandbox) = (sandbox.end(), Arc::clone(&self.events), Arc::downgrade(sandbox));
+        tokio::spawn(async move {
+            end.await;
+            // One that was forgotten was killed before that.
+            let alone = sandbox.upgrade().filter(|sandbox| !sandbox.was_killed());
+            let why = alone.and_then(|sandbox| sandbox.obituary()).map(|obituary| obituary.to_string());
+            let why = why.unwrap_or_else(|| "ended by request".to_owned());
+            events.tell(Happening::SandboxEnded { sandbox: id, why });
+        });
     }
 
     /// Every sandbox, dead ones included, in the order of their ids.
@@ -49,6 +67,7 @@ impl Daemon {
     pub async fn end_sandbox(&self, id: &str) -> Result<(), OperationError> {
         let removed = self.lock_sandboxes().remove(id);
         removed.ok_or_else(|| OperationError::NoSandbox(id.to_owned()))?.kill().await;
+        self.pauses.forget(id);
         Ok(())
     }
 

@@ -1,26 +1,17 @@
 //! Operations on snapshots.
 
 use super::{Config, Daemon, OperationError};
-use crate::api::{BranchMode, DataPath, Snapshot, SnapshotDetail, SnapshotStatus};
+use crate::api::{BranchMode, DataPath, Happening, Snapshot, SnapshotDetail, SnapshotStatus};
 use crate::branch::boot::snapshot_after_boot;
 use crate::clock;
 use crate::snapshot::compact::compact;
+use crate::snapshot::delete::{Change, Dependents, delete};
 use crate::snapshot::digest::Digest;
+use crate::snapshot::list::{describe, list};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
-use crate::snapshot::store::{Opened, StoreError};
+use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
-
-/// What happens to the layers that lie on a snapshot which is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dependents {
-    /// There must be none.
-    Refuse,
-    /// They are deleted first, with all that lies on them.
-    Cascade,
-    /// They are turned into images first, so that nothing is lost.
-    Flatten,
-}
 
 impl Daemon {
     /// Boots a microVM and snapshots it under `tag`.
@@ -59,12 +50,13 @@ impl Daemon {
             (tag.clone(), manifest),
         )
         .await?;
+        self.events.tell(Happening::SnapshotReady { tag: tag.to_string() });
         Ok(describe(&self.store.snapshot(&tag)?))
     }
 
-    /// Every whole snapshot, newest first.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>, OperationError> {
-        Ok(self.store.snapshots()?.iter().map(describe).collect())
+    /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
+    pub fn snapshots(&self, damaged: bool) -> Result<Vec<Snapshot>, OperationError> {
+        Ok(list(&self.store, damaged)?)
     }
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
@@ -99,48 +91,24 @@ impl Daemon {
 
     /// Deletes a snapshot; sandboxes forked from it go on. Blocks for as long as the disk takes.
     pub fn delete_snapshot(&self, tag: &Tag, dependents: Dependents) -> Result<(), OperationError> {
-        match dependents {
-            Dependents::Refuse => {}
-            Dependents::Cascade => {
-                for dependent in self.store.dependents(tag)? {
-                    self.delete_snapshot(&dependent, Dependents::Cascade)?;
-                }
-            }
-            Dependents::Flatten => {
-                for dependent in self.store.dependents(tag)? {
-                    self.compact(&dependent)?;
-                }
-            }
-        }
-        let identity = self.store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
-        self.store.delete_snapshot(tag)?;
-        if let Some(identity) = identity {
-            self.images.delete_image(identity);
-        }
-        Ok(())
+        let mut tell = |change: Change<'_>| {
+            self.events.tell(match change {
+                Change::Deleted(tag) => Happening::SnapshotDeleted { tag: tag.to_string() },
+                Change::Compacted(tag) => Happening::SnapshotCompacted { tag: tag.to_string() },
+            });
+        };
+        Ok(delete(&self.store, &self.images, tag, dependents, &mut tell)?)
     }
 
     /// Turns a layer into an image of its own, which lies on nothing; layers on it stay what they are. Does
     /// nothing to an image. Blocks for as long as the disk takes.
     pub fn compact(&self, tag: &Tag) -> Result<(), OperationError> {
-        Ok(compact(&self.store, &self.images, tag)?)
-    }
-}
-
-fn describe(snapshot: &Opened) -> Snapshot {
-    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } =
-        snapshot.manifest.clone();
-    Snapshot {
-        tag,
-        dir: snapshot.dir.display().to_string(),
-        created_at_unix,
-        branched_from,
-        mem_mib,
-        vcpus,
-        // 0 where it was deleted a moment ago.
-        physical_bytes: snapshot.physical_bytes().unwrap_or(0),
-        durable,
-        rootfs,
+        let was_layer = self.store.snapshot(tag)?.manifest.parent().is_some();
+        compact(&self.store, &self.images, tag)?;
+        if was_layer {
+            self.events.tell(Happening::SnapshotCompacted { tag: tag.to_string() });
+        }
+        Ok(())
     }
 }
 

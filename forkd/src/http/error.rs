@@ -1,10 +1,12 @@
 //! How an error leaves the daemon: a status, and one line for the client.
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::http::StatusCode;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
+use super::audit::AuditNote;
 use crate::api::ErrorBody;
 use crate::branch::BranchError;
 use crate::daemon::OperationError;
@@ -16,12 +18,13 @@ use crate::snapshot::tag::InvalidTag;
 pub struct ApiError {
     status: StatusCode,
     message: String,
+    retry_after_s: Option<u64>,
 }
 
 impl ApiError {
     /// An error with this status and this line.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), retry_after_s: None }
     }
 
     /// The client asked for something that cannot be asked for.
@@ -35,7 +38,13 @@ impl IntoResponse for ApiError {
         if self.status.is_server_error() {
             tracing::error!(status = self.status.as_u16(), error = self.message, "request failed");
         }
-        (self.status, Json(ErrorBody { error: self.message })).into_response()
+        let note = AuditNote { error: Some(self.message.clone()), ..AuditNote::default() };
+        let body = Json(ErrorBody { error: self.message });
+        let mut response = (self.status, Extension(note), body).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
@@ -62,21 +71,35 @@ impl From<PathRejection> for ApiError {
     }
 }
 
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
 impl From<OperationError> for ApiError {
     fn from(error: OperationError) -> Self {
-        Self::new(status_of(&error), error.to_string())
+        let retry_after_s = match &error {
+            OperationError::Crowded(crowded) => Some(crowded.retry_after_s()),
+            _ => None,
+        };
+        Self { retry_after_s, ..Self::new(status_of(&error), error.to_string()) }
     }
 }
 
 fn status_of(error: &OperationError) -> StatusCode {
     match error {
-        OperationError::NoSandbox(_) => StatusCode::NOT_FOUND,
-        OperationError::RootfsGone { .. } => StatusCode::CONFLICT,
+        OperationError::NoSandbox(_) | OperationError::NoBranch(_) => StatusCode::NOT_FOUND,
+        OperationError::RootfsGone { .. } | OperationError::BranchesUsedUp { .. } => StatusCode::CONFLICT,
+        OperationError::Crowded(_) | OperationError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Store(error) | OperationError::Branch(BranchError::Store(error)) => {
             store_status(error)
         }
         OperationError::Branch(
-            BranchError::Busy(_) | BranchError::Dead { .. } | BranchError::NotRunning { .. },
+            BranchError::Busy(_)
+            | BranchError::Dead { .. }
+            | BranchError::StuckPaused(_)
+            | BranchError::NotRunning { .. },
         ) => StatusCode::CONFLICT,
         OperationError::Branch(error) if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
         OperationError::Branch(_) | OperationError::Vmm(_) | OperationError::Console { .. } => {

@@ -1,20 +1,29 @@
 //! The HTTP API: routes, and what every handler shares.
 
+pub mod audit;
+mod branches;
 mod error;
+mod events;
+mod metrics;
+pub mod openapi;
+pub mod peer;
 mod sandboxes;
 pub mod serve;
 mod snapshots;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, FromRequest};
+use axum::extract::{DefaultBodyLimit, FromRequest, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use axum::{Extension, Json, Router};
 use tokio::task::JoinHandle;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use self::error::ApiError;
+use self::openapi::Document;
+use crate::api::{Health, Version};
 use crate::daemon::Daemon;
 
 /// No request of this API is larger.
@@ -27,30 +36,56 @@ struct ApiJson<T>(T);
 
 /// The whole API over one daemon.
 pub fn router(daemon: Arc<Daemon>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
-        .route("/version", get(version))
-        .route("/v1/snapshots", get(snapshots::list).post(snapshots::create))
-        .route("/v1/snapshots/{tag}", get(snapshots::show).delete(snapshots::delete))
-        .route("/v1/snapshots/{tag}/compact", post(snapshots::compact))
-        .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
-        .route("/v1/sandboxes/{id}", get(sandboxes::show).delete(sandboxes::delete))
-        .route("/v1/sandboxes/{id}/console", post(sandboxes::console))
-        .route("/v1/sandboxes/{id}/branch", post(sandboxes::branch))
+    let (router, document) = routes().split_for_parts();
+    router
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path: the API begins with /v1") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(Extension(Document::of(&document)))
         .with_state(daemon)
 }
 
-async fn version(axum::extract::State(daemon): axum::extract::State<Arc<Daemon>>) -> Json<Value> {
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "api": "v1",
-        "firecracker": daemon.config().firecracker.version,
-    }))
+/// Every route with its description: what is served is what `GET /openapi.json` says.
+fn routes() -> OpenApiRouter<Arc<Daemon>> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(health))
+        .routes(routes!(version))
+        .routes(routes!(openapi::show))
+        .routes(routes!(metrics::render))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::show, snapshots::delete))
+        .routes(routes!(snapshots::compact))
+        .routes(routes!(sandboxes::list, sandboxes::create))
+        .routes(routes!(sandboxes::show, sandboxes::delete))
+        .routes(routes!(sandboxes::console_output, sandboxes::console))
+        .routes(routes!(sandboxes::branch))
+        .routes(routes!(branches::list))
+        .routes(routes!(branches::show))
+        .routes(routes!(events::follow))
+}
+
+/// Whether the daemon answers
+#[utoipa::path(
+    get, path = "/healthz", tag = "daemon",
+    responses((status = 200, description = "It does", body = Health))
+)]
+async fn health() -> Json<Health> {
+    Json(Health { ok: true })
+}
+
+/// What answers
+#[utoipa::path(
+    get, path = "/version", tag = "daemon",
+    responses((status = 200, description = "The daemon's version and its Firecracker's", body = Version))
+)]
+async fn version(State(daemon): State<Arc<Daemon>>) -> Json<Version> {
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api: "v1".to_owned(),
+        firecracker: daemon.config().firecracker.version.clone(),
+    })
 }
 
 /// Runs an operation to its end even if the client goes away: a BRANCH must not stop half-way.

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+
+use super::peer::Peer;
 
 /// Why nobody can be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +87,14 @@ impl Listeners {
             // An error says that the sender is gone, which stops too.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let unix = axum::serve(self.unix, router.clone()).with_graceful_shutdown(wait(stopped.clone()));
+        let unix =
+            axum::serve(self.unix, with_peer(router.clone())).with_graceful_shutdown(wait(stopped.clone()));
         let tcp = async {
             match self.tcp {
                 Some(listener) => {
-                    axum::serve(listener, router).with_graceful_shutdown(wait(stopped.clone())).await
+                    axum::serve(listener, with_peer(router))
+                        .with_graceful_shutdown(wait(stopped.clone()))
+                        .await
                 }
                 None => Ok(()),
             }
@@ -103,4 +109,9 @@ impl Listeners {
         let _ = std::fs::remove_file(&self.socket);
         served.map(drop)
     }
+}
+
+/// The router, told who is at the other end of each connection.
+fn with_peer(router: Router) -> IntoMakeServiceWithConnectInfo<Router, Peer> {
+    router.into_make_service_with_connect_info()
 }

@@ -16,6 +16,8 @@ use super::digest::Digest;
 use super::manifest::Memory;
 use super::store::{Opened, Store, StoreError, at};
 use super::tag::Tag;
+use crate::clock::monotonic_ns;
+use crate::metrics::Materialisations;
 use crate::unique;
 
 /// Names the boot in which the images were written: after another one they may be incomplete.
@@ -26,6 +28,7 @@ const BOOT_FILE: &str = "boot_id";
 pub struct Images {
     dir: PathBuf,
     budget_bytes: u64,
+    materialisations: Materialisations,
     // By the identity of the snapshot: whoever comes second waits for the image that is being made.
     making: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
@@ -56,7 +59,17 @@ impl Images {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("create", &dir))?;
         fs::write(dir.join(BOOT_FILE), boot_id).map_err(at("write", &dir))?;
         delete_unfinished(&dir).map_err(at("clean up", &dir))?;
-        Ok(Self { dir, budget_bytes, making: Mutex::default() })
+        Ok(Self {
+            dir,
+            budget_bytes,
+            materialisations: Materialisations::default(),
+            making: Mutex::default(),
+        })
+    }
+
+    /// The same, with each image that is made noted in `materialisations`.
+    pub fn noted_in(self, materialisations: Materialisations) -> Self {
+        Self { materialisations, ..self }
     }
 
     /// A snapshot and its memory image: its own, or the one made of its layers, made now if need be. Both come
@@ -109,6 +122,7 @@ impl Images {
     }
 
     fn make(&self, chain: &[Opened]) -> Result<Image, StoreError> {
+        let start_ns = monotonic_ns();
         let identity = chain[0].manifest.identity;
         let unfinished = Unfinished(self.dir.join(format!("{}.unfinished", unique::hex(8))));
         let mut options = OpenOptions::new();
@@ -123,6 +137,7 @@ impl Images {
         compose(chain, nearest, &image, &unfinished.0)?;
         let path = self.path(identity);
         fs::rename(&unfinished.0, &path).map_err(at("rename to", &path))?;
+        self.materialisations.note(chain[0].manifest.memory_bytes(), monotonic_ns() - start_ns);
         Ok(Image { file: File::open(&path).map_err(at("open", &path))? })
     }
 

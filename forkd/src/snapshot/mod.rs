@@ -2,9 +2,11 @@
 
 pub mod compact;
 pub mod copy;
+pub mod delete;
 pub mod digest;
 pub mod extents;
 pub mod images;
+pub mod list;
 pub mod manifest;
 pub mod staging;
 pub mod store;

@@ -130,7 +130,8 @@ pub struct Store {
     /// Whether the file system says exactly which pages of a sparse file were written. A diff needs that: a
     /// hole that counts as data would lay zeros over the parent's pages.
     pub tells_data_from_holes: bool,
-    _lock: File,
+    /// Held for as long as this lives; `None` where the root is only looked at.
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -153,7 +154,13 @@ impl Store {
         if !tells_data_from_holes {
             tracing::warn!(root = %root.display(), "this file system does not say which pages of a file were written: every BRANCH is full");
         }
-        Ok(Self { tells_data_from_holes, root, names: Arc::default(), _lock: lock })
+        Ok(Self { tells_data_from_holes, root, names: Arc::default(), _lock: Some(lock) })
+    }
+
+    /// The root as it is, not taken and not touched: for [`super::list::View`], which only reads.
+    pub(super) fn unlocked(root: &Path) -> Result<Self, StoreError> {
+        let root = root.canonicalize().map_err(at("read", root))?;
+        Ok(Self { tells_data_from_holes: false, root, names: Arc::default(), _lock: None })
     }
 
     /// The directory that holds the snapshots.
@@ -215,6 +222,13 @@ impl Store {
             (b.manifest.created_at_unix, &a.manifest.tag).cmp(&(a.manifest.created_at_unix, &b.manifest.tag))
         });
         Ok(whole)
+    }
+
+    /// How many snapshots there are, damaged ones included: cheap enough to be asked all the time.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        let names = fs::read_dir(&self.root).map_err(at("list", &self.root))?.flatten();
+        let is_tag = |name: &str| name.parse::<Tag>().is_ok();
+        Ok(names.filter(|entry| entry.file_name().to_str().is_some_and(is_tag)).count() as u64)
     }
 
     /// A snapshot and all that it lies on, itself first, the image last. Refuses a chain with a parent that is

@@ -1,4 +1,6 @@
-//! Firecracker's HTTP API, as far as it is used: one typed call each.
+//! Firecracker's HTTP API, as far as it is used outside of a pause: one typed call each.
+//!
+//! What happens in a pause goes through [`super::control`].
 //!
 //! <https://github.com/firecracker-microvm/firecracker/blob/v1.12.1/src/firecracker/swagger/firecracker.yaml>
 
@@ -11,13 +13,12 @@ use serde_json::{Value, json};
 
 use super::VmmError;
 use super::boot::BootSource;
-use crate::api::BranchMode;
 use crate::http_client::{Endpoint, HttpClient};
 
 /// Given to every call that does not move guest memory.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Given to a call that writes guest memory to a file, or maps one.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The API of one Firecracker process.
 #[derive(Debug)]
@@ -78,44 +79,6 @@ impl Api {
             "resume_vm": true,
         });
         self.send("restore the snapshot", Method::PUT, "/snapshot/load", load, SNAPSHOT_DEADLINE).await
-    }
-
-    /// What the microVM is doing. Also opens the connection, where it is not open yet.
-    pub async fn instance(&self) -> Result<InstanceInfo, VmmError> {
-        self.client
-            .json(Method::GET, "/", None::<&Value>, CALL_DEADLINE)
-            .await
-            .map_err(|source| VmmError::Call { step: "ask for its state", source })
-    }
-
-    /// Stops the guest's virtual CPUs. For `branch::pause` only, which sees to it that they run again.
-    pub(crate) async fn pause_guest(&self) -> Result<(), VmmError> {
-        let state = json!({ "state": "Paused" });
-        self.send("pause the guest", Method::PATCH, "/vm", state, CALL_DEADLINE).await
-    }
-
-    /// Lets the guest's virtual CPUs run. Waits behind a snapshot in flight.
-    pub(crate) async fn resume_guest(&self, deadline: Duration) -> Result<(), VmmError> {
-        let state = json!({ "state": "Resumed" });
-        self.send("resume the guest", Method::PATCH, "/vm", state, deadline).await
-    }
-
-    /// Writes device and CPU state to `vmstate` and guest memory to `memory`, both synced; the guest must be paused.
-    ///
-    /// After a call that failed, at whatever point, the record of dirty pages may be gone: the next
-    /// snapshot must be full (Firecracker resets it before it syncs the file).
-    pub async fn create_snapshot(
-        &self,
-        mode: BranchMode,
-        vmstate: &Path,
-        memory: &Path,
-    ) -> Result<(), VmmError> {
-        let kind = match mode {
-            BranchMode::Full => "Full",
-            BranchMode::Diff => "Diff",
-        };
-        let create = json!({ "snapshot_type": kind, "snapshot_path": vmstate, "mem_file_path": memory });
-        self.send("write the snapshot", Method::PUT, "/snapshot/create", create, SNAPSHOT_DEADLINE).await
     }
 
     async fn send(

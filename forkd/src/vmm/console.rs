@@ -24,6 +24,17 @@ pub struct Exchange {
     pub dropped_bytes: u64,
 }
 
+/// Output from an offset on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// What came.
+    pub output: Vec<u8>,
+    /// The offset behind it.
+    pub next: u64,
+    /// Bytes behind the offset asked for that were dropped before they could be read.
+    pub dropped_bytes: u64,
+}
+
 /// Both directions of one console.
 #[derive(Debug)]
 pub struct Console {
@@ -76,6 +87,29 @@ impl Console {
                 input.returned = start + exchange.dropped_bytes + exchange.output.len() as u64;
                 return Ok(exchange);
             }
+        }
+    }
+
+    /// Output from the offset `from` on, waiting up to `wait` for the first byte; with no offset, only where the
+    /// end is. Takes nothing from exchanges. Ends between two characters where the output is UTF-8.
+    pub async fn listen(&self, from: Option<u64>, wait: Duration) -> Heard {
+        let deadline = Instant::now() + wait;
+        let mut end = self.end.clone();
+        // An offset behind the end has not come: it is the end.
+        let from = from.map_or(*end.borrow(), |from| from.min(*end.borrow()));
+        let mut wanted = from;
+        loop {
+            // An error says that the guest's side is closed, or that the time is over.
+            let more = matches!(timeout_at(deadline, end.wait_for(|end| *end > wanted)).await, Ok(Ok(_)));
+            let Exchange { mut output, dropped_bytes, .. } = self.since(from, None);
+            let whole = output.len() - unfinished_character(&output);
+            wanted = from + dropped_bytes + output.len() as u64;
+            if whole > 0 {
+                output.truncate(whole);
+            } else if more {
+                continue;
+            }
+            return Heard { next: from + dropped_bytes + output.len() as u64, output, dropped_bytes };
         }
     }
 
@@ -134,6 +168,16 @@ impl Output {
     }
 }
 
+/// How many bytes at the end of `bytes` begin a UTF-8 character that is not whole.
+fn unfinished_character(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    match std::str::from_utf8(last) {
+        // No length: more bytes could make it valid.
+        Err(error) if error.error_len().is_none() => last.len(),
+        _ => 0,
+    }
+}
+
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     if needle.is_empty() {
         return Some(0);
@@ -180,6 +224,21 @@ mod tests {
         let (_child, console) = console("echo last words");
         let exchange = console.exchange(b"", Some(b"never"), Duration::from_secs(60)).await.unwrap();
         assert_eq!(exchange.output, b"last words\n");
+    }
+
+    #[tokio::test]
+    async fn a_listener_hears_all_once_and_takes_nothing_from_an_exchange() {
+        let (_child, console) = console("read line; printf 'a\\303'; sleep 0.1; printf '\\244'; sleep 60");
+        let start = console.listen(None, Duration::ZERO).await.next;
+        console.exchange(b"go\n", None, Duration::ZERO).await.unwrap();
+        let first = console.listen(Some(start), WAIT).await;
+        assert_eq!((first.output.as_slice(), first.next), (b"a".as_slice(), start + 1));
+        // Half of a character is waited for.
+        let second = console.listen(Some(first.next), WAIT).await;
+        assert_eq!((second.output.as_slice(), second.next), ("ä".as_bytes(), start + 3));
+        assert_eq!(console.exchange(b"", Some(b"\xa4"), WAIT).await.unwrap().output, "aä".as_bytes());
+        let silence = console.listen(Some(second.next), Duration::from_millis(20)).await;
+        assert_eq!((silence.output.len(), silence.next), (0, second.next));
     }
 
     #[test]

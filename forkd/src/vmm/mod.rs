@@ -3,6 +3,7 @@
 pub mod api;
 pub mod boot;
 pub mod console;
+pub mod control;
 pub mod firecracker;
 pub mod process;
 

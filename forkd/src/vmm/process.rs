@@ -127,6 +127,15 @@ impl Process {
         self.ended.borrow().is_none()
     }
 
+    /// Completes when it does not run any more.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            // An error says that nobody waits for the process any more.
+            let _ = ended.wait_for(Option::is_some).await;
+        }
+    }
+
     /// Why it does not run any more, for an error message.
     pub fn obituary(&self) -> VmmError {
         let status = self.ended.borrow().clone().unwrap_or_else(|| "status unknown".to_owned());

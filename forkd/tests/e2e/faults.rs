@@ -15,9 +15,9 @@ use guest::model::Memory;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use testkit::{Outcome, Test, run_command};
+use testkit::{LoopExt4, Outcome, Test, run_command};
 
-use crate::host::{Host, NEEDS, Result, firecrackers_below, other_client};
+use crate::host::{Host, NEEDS, NEEDS_LOOP, Result, firecrackers_below, other_client};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -30,6 +30,11 @@ pub const TESTS: &[Test] = &[
         name: "faults::firecracker_killed_during_a_branch_leaves_no_tag",
         needs: NEEDS,
         run: firecracker_killed,
+    },
+    Test {
+        name: "faults::a_disk_that_stands_still_delays_no_answer_and_no_guest",
+        needs: NEEDS_LOOP,
+        run: frozen_disk,
     },
     Test { name: "faults::a_guest_paused_by_somebody_else_stays_paused", needs: NEEDS, run: paused_by_user },
     Test { name: "faults::a_crashed_daemon_leaves_nothing_behind_its_successor", needs: NEEDS, run: crash },
@@ -153,6 +158,50 @@ fn firecracker_killed() -> Outcome {
         other => return Err(format!("a BRANCH of a dead sandbox: {other:?}").into()),
     }
     host.end(&source.id)?;
+    Ok(())
+}
+
+/// Thaws a frozen file system when dropped.
+struct Frozen<'a>(&'a Path);
+
+impl<'a> Frozen<'a> {
+    fn freeze(point: &'a Path) -> Result<Self> {
+        run_command(Command::new("fsfreeze").arg("-f").arg(point))?;
+        Ok(Self(point))
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = run_command(Command::new("fsfreeze").arg("-u").arg(self.0));
+    }
+}
+
+fn frozen_disk() -> Outcome {
+    const BRANCHES: usize = 12;
+    let dir = tempfile::tempdir()?;
+    let ext4 = LoopExt4::mount(dir.path(), 1024, "")?;
+    let point = ext4.path();
+    let host = Host::start_at(tempfile::tempdir()?, point.join("snapshots"))?;
+    host.boot("base")?;
+    let sources = (0..BRANCHES).map(|_| Ok(host.fork("base")?.id)).collect::<Result<Vec<_>>>()?;
+    let frozen = Frozen::freeze(&point)?;
+    // More of them than the daemon has threads for connections: each waits for the disk before its pause.
+    let asked = sources.iter().enumerate();
+    let _streams =
+        asked.map(|(n, id)| ask_for_branch(&host, id, &format!("b{n}"))).collect::<Result<Vec<_>>>()?;
+    sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    for id in &sources {
+        host.require_running(id)?;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(host.snapshots()?.len(), 1, "a BRANCH was published on a frozen disk");
+    drop(frozen);
+    wait_for("the snapshots", || Ok(host.snapshots()?.len() == 1 + BRANCHES))?;
+    for id in &sources {
+        host.require_running(id)?;
+    }
     Ok(())
 }
 

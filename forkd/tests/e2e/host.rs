@@ -212,6 +212,8 @@ fn spawn_daemon(dir: &Path, root: &Path, arguments: &[&str]) -> Result<Child> {
         .arg(dir.join("vms"))
         .arg("--snapshot-root")
         .arg(root)
+        .arg("--data-dir")
+        .arg(dir.join("data"))
         .arg("--firecracker")
         .arg(firecracker)
         .args(arguments)

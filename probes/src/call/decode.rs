@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use probes_common::{CallEnter, CallExit, FIRST_CALL_KIND, Head, Kind};
 
-use crate::decode::{DecodeError, Fields, ThreadId};
+use crate::decode::{DecodeError, Fields, ThreadId, UserSide};
 
 /// One system call entered, or left, by one watched thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,9 @@ pub enum CallEvent {
         number: u32,
         /// Its arguments, as the registers held them.
         arguments: [u64; 6],
-        /// The elements of a `futex_waitv`, or the caller's frames, innermost first.
+        /// Where the caller was in user space; recorded of futex operations that wake.
+        user: Option<UserSide>,
+        /// The elements of a `futex_waitv`.
         words: Vec<u64>,
     },
     /// The thread is about to leave the kernel.
@@ -81,9 +83,13 @@ fn enter(fields: Fields<'_>, head: &Head) -> Result<CallEvent, DecodeError> {
     let start = body + size_of::<CallEnter>();
     let words =
         (0..usize::from(head.frames)).map(|index| fields.u64(start + 8 * index)).collect::<Result<_, _>>()?;
+    let user_ip = fields.u64(body + offset_of!(CallEnter, user_ip))?;
+    let signature = fields.u64(body + offset_of!(CallEnter, user_stack))?;
+    let stack = (signature != 0).then_some(signature);
+    let user = (user_ip != 0).then_some(UserSide { ip: user_ip, stack });
     // The body's last field says nothing, but a record without it was cut.
     fields.u32(body + offset_of!(CallEnter, reserved))?;
-    Ok(CallEvent::Enter { number, arguments, words })
+    Ok(CallEvent::Enter { number, arguments, user, words })
 }
 
 fn exit(fields: Fields<'_>) -> Result<CallEvent, DecodeError> {
@@ -116,7 +122,9 @@ mod tests {
         bytes.extend((words.len() as u16).to_ne_bytes());
         bytes.extend([kind as u8, 0]);
         let number = match &record.event {
-            CallEvent::Enter { number, arguments, .. } => {
+            CallEvent::Enter { number, arguments, user, .. } => {
+                bytes.extend(user.map_or(0, |user| user.ip).to_ne_bytes());
+                bytes.extend(user.and_then(|user| user.stack).unwrap_or(0).to_ne_bytes());
                 bytes.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
                 number
             }
@@ -133,8 +141,12 @@ mod tests {
 
     fn events() -> impl Strategy<Value = CallEvent> {
         prop_oneof![
-            (any::<(u32, [u64; 6])>(), prop::collection::vec(any::<u64>(), 0..49))
-                .prop_map(|((number, arguments), words)| CallEvent::Enter { number, arguments, words }),
+            (any::<(u32, [u64; 6], u64, u64)>(), prop::collection::vec(any::<u64>(), 0..49)).prop_map(
+                |((number, arguments, ip, stack), words)| {
+                    let user = UserSide { ip, stack: (stack != 0).then_some(stack) };
+                    CallEvent::Enter { number, arguments, user: (ip != 0).then_some(user), words }
+                }
+            ),
             any::<(u32, i64)>().prop_map(|(number, result)| CallEvent::Exit { number, result }),
         ]
     }

@@ -9,7 +9,7 @@ mod pair;
 pub use decode::{CallEvent, CallRecord, decode, is_call};
 pub use pair::Calls;
 
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::interval::Waker;
 
 /// One system call of one thread, as far as it lies in the window.
@@ -35,6 +35,8 @@ pub struct Call {
     pub in_flight_at_start: bool,
     /// What its time went to.
     pub spent: Spent,
+    /// Where the thread was in user space, as its last sleep or its record told.
+    pub user: Option<UserSide>,
     /// Who ended its last sleep.
     pub waker: Option<Waker>,
     /// When that was.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Call, CallEvent, CallRecord, SeedCall, Spent};
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::gaps::{Gap, Gaps};
 use crate::interval::{Doing, Interval, Wait, Waker};
 
@@ -32,6 +32,7 @@ struct Thread {
     state: State,
     since_ns: u64,
     spent: Spent,
+    user: Option<UserSide>,
     waker: Option<Waker>,
     woken_ns: u64,
     truncated: bool,
@@ -71,6 +72,7 @@ impl Calls {
             Doing::OnCpu => {}
             Doing::Unknown => thread.spent.unknown_ns += length_ns,
             Doing::OffCpu(off) => {
+                thread.user = off.user.or(thread.user);
                 if off.wait.is_runnable() {
                     thread.spent.run_queue_ns += length_ns;
                     // Queued from the moment of a wake-up on; or preempted, and then nobody woke it.
@@ -94,7 +96,7 @@ impl Calls {
         let time_ns = record.time_ns.max(self.window_start_ns);
         let early = record.time_ns < self.window_start_ns;
         match &record.event {
-            CallEvent::Enter { number, arguments, words } => {
+            CallEvent::Enter { number, arguments, user, words } => {
                 // Still inside: the exit was lost.
                 self.leave(record.thread, time_ns, None, true, emit);
                 let inside = State::Inside {
@@ -104,7 +106,9 @@ impl Calls {
                     words: words.clone(),
                     early,
                 };
-                self.thread(record.thread).enter(time_ns, inside);
+                let thread = self.thread(record.thread);
+                thread.enter(time_ns, inside);
+                thread.user = *user;
             }
             CallEvent::Exit { number, result } => self.exit(record, time_ns, *number, *result, emit),
         }
@@ -166,6 +170,7 @@ impl Calls {
             result,
             in_flight_at_start: early,
             spent: std::mem::take(&mut thread.spent),
+            user: thread.user.take(),
             waker: thread.waker.take(),
             woken_ns: thread.woken_ns,
             truncated: truncated || std::mem::take(&mut thread.truncated),
@@ -202,6 +207,7 @@ impl Calls {
             state: State::Unseen,
             since_ns,
             spent: Spent::default(),
+            user: None,
             waker: None,
             woken_ns: 0,
             truncated: false,
@@ -215,6 +221,7 @@ impl Thread {
             state: inside,
             since_ns: time_ns,
             spent: Spent::default(),
+            user: None,
             waker: None,
             woken_ns: 0,
             truncated: false,

@@ -30,7 +30,7 @@ fn record(thread: ThreadId, time_ns: u64, event: CallEvent) -> CallRecord {
 fn off(thread: ThreadId, start_ns: u64, end_ns: u64, wait: Wait) -> Interval {
     let peer = Peer { tid: 9, tgid: 9, comm: Comm::from_text("waker") };
     let waker = Some(Waker { peer, stack: Arc::default() });
-    let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user_ip: None, waker });
+    let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user: None, waker });
     Interval { thread, start_ns, end_ns, doing, left_cpu: true, truncated: false }
 }
 
@@ -41,7 +41,7 @@ fn run(thread: ThreadId, seeds: Vec<SeedCall>, steps: &[Step], end_ns: u64) -> V
         let mut emit = |call| out.push(call);
         match *step {
             Enter(time_ns, number) => {
-                let event = CallEvent::Enter { number, arguments: [0; 6], words: Vec::new() };
+                let event = CallEvent::Enter { number, arguments: [0; 6], user: None, words: Vec::new() };
                 calls.record(&record(thread, time_ns, event), &mut emit);
             }
             Exit(time_ns, number, result) => {
@@ -151,7 +151,7 @@ fn a_gap_marks_the_calls_that_it_touches() {
     calls.lost(Gap { start_ns: 115, end_ns: 118 });
     let mut out = Vec::new();
     for (enter_ns, exit_ns) in [(110, 120), (130, 140)] {
-        let enter = CallEvent::Enter { number: 1, arguments: [0; 6], words: Vec::new() };
+        let enter = CallEvent::Enter { number: 1, arguments: [0; 6], user: None, words: Vec::new() };
         calls.record(&record(OLD, enter_ns, enter), &mut |call| out.push(call));
         let exit = CallEvent::Exit { number: 1, result: 0 };
         calls.record(&record(OLD, exit_ns, exit), &mut |call| out.push(call));

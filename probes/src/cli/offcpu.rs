@@ -22,6 +22,10 @@ pub struct Offcpu {
     /// Leave waits longer than this many microseconds out of the stacks; the threads' sums keep them
     #[arg(long, value_name = "N")]
     max_us: Option<u64>,
+    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
+    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
+    #[arg(long)]
+    stats: bool,
 }
 
 /// Why a thread does not run.
@@ -50,7 +54,8 @@ pub fn run(command: &Offcpu) -> anyhow::Result<()> {
         waits: command.state.iter().copied().map(Wait::from).collect(),
         tids: command.frame.tids(),
     };
-    let session = Session::attach_all(targets, Options { filter, ..Options::default() })?;
+    let session =
+        Session::attach_all(targets, Options { filter, stats: command.stats, ..Options::default() })?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish()?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

@@ -14,21 +14,20 @@ use reports::futex::{self, Futex, SCHEMA};
 pub use verdict::{Evidence, verdict};
 pub use words::{Ended, Place, Summed, Waiter, Word, Words};
 
-use crate::aggregate::Names;
+use crate::aggregate::{Names, UserNames};
 use crate::comm::Comm;
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::error::{AttachError, FinishError};
 use crate::interval::ThreadNote;
 use crate::offcpu::unpaired;
 use crate::recording::{self, ATTACH, Options, Recording};
-use crate::symbolize::{Images, Places, Symbolizer};
+use crate::symbolize::{Places, Symbolizer};
 use crate::target::Target;
 
 /// A recording of futex calls, which goes on until it is finished or dropped.
 #[derive(Debug)]
 pub struct Session {
     recording: Recording<Words>,
-    images: BTreeMap<u32, Images>,
     places: BTreeMap<u32, Places>,
     warnings: Vec<String>,
 }
@@ -39,13 +38,12 @@ impl Session {
     /// # Errors
     /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
     pub fn attach(targets: Vec<Target>, options: &Options) -> Result<Self, AttachError> {
-        let (images, mut warnings) = Images::of_all(targets.iter().map(Target::pid));
         let places = targets.iter().map(|target| (target.pid(), Places::of(target.pid()))).collect();
         let recording = Recording::attach(targets, Some(CallFilter::Futex), options, |start| {
             Words::new(start.start_ns, start.calls.clone())
         })?;
-        warnings.extend_from_slice(recording.warnings());
-        Ok(Self { recording, images, places, warnings })
+        let warnings = recording.warnings().to_vec();
+        Ok(Self { recording, places, warnings })
     }
 
     /// The watched processes.
@@ -60,9 +58,6 @@ impl Session {
     pub fn finish(mut self, tids: &[u32]) -> Result<Futex, FinishError> {
         let gathered = self.recording.finish()?;
         let start_ns = self.recording.start_ns();
-        for (pid, images) in &mut self.images {
-            images.refresh(*pid);
-        }
         for (pid, places) in &mut self.places {
             places.refresh(*pid);
         }
@@ -70,7 +65,7 @@ impl Session {
         let mut warnings = self.warnings;
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(unplaced(summed.unplaced));
-        let symbolizer = Symbolizer::new(self.images);
+        let symbolizer = Symbolizer::new(gathered.user);
         let mut table = Table::new(&gathered.notes, symbolizer, &self.places, tids);
         let sound =
             !summed.events_lost && gathered.loss.get("recursion_misses").is_none_or(|lost| *lost == 0);
@@ -151,7 +146,7 @@ impl<'a> Table<'a> {
             comm: known.map_or_else(String::new, |comm| comm.text().into()),
             waits: waiter.waits,
             asleep_ns: waiter.asleep_ns,
-            user: self.user(pid, &waiter.frames),
+            user: self.user(pid, waiter.user),
         }
     }
 
@@ -164,12 +159,15 @@ impl<'a> Table<'a> {
             by_operation: ended.by_operation,
             operation: ended.operation.map(str::to_owned),
             ran_meanwhile_ns: ended.ran_meanwhile_ns,
-            user: self.user(ended.peer.map_or(pid, |peer| peer.tgid), &ended.frames),
+            user: self.user(ended.peer.map_or(pid, |peer| peer.tgid), ended.user),
         }
     }
 
-    fn user(&mut self, pid: u32, frames: &[u64]) -> Vec<String> {
-        frames.iter().map(|ip| self.names.user(pid, *ip)).collect()
+    fn user(&mut self, pid: u32, user: Option<UserSide>) -> Vec<String> {
+        let Some(user) = user else { return Vec::new() };
+        let UserNames { mut frames, truncated } = self.names.user(pid, &user);
+        frames.extend(truncated.then(|| "[truncated]".to_owned()));
+        frames
     }
 }
 

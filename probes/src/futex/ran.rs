@@ -56,7 +56,7 @@ mod tests {
         let doing = Doing::OffCpu(OffCpu {
             wait: Wait::Interruptible,
             stack: KernelStack::Missing,
-            user_ip: None,
+            user: None,
             waker: None,
         });
         let thread = ThreadId { tid: 7, start_ns: 1 };

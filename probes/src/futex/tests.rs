@@ -7,7 +7,7 @@ use reports::futex::Verdict;
 
 use super::*;
 use crate::call::{CallEvent, CallRecord, SeedCall};
-use crate::decode::Peer;
+use crate::decode::{Peer, UserSide};
 use crate::drain::Analysis;
 use crate::gaps::Gap;
 use crate::interval::{Doing, Interval, KernelStack, OffCpu, Wait, Waker};
@@ -16,6 +16,10 @@ const LOCK: u64 = 0x1000;
 const OTHER: u64 = 0x2000;
 const WAIT: u64 = 137;
 const WAKE: u64 = 129;
+
+fn side(tid: u32) -> UserSide {
+    UserSide { ip: u64::from(tid), stack: None }
+}
 
 struct Scene(Words);
 
@@ -30,7 +34,11 @@ impl Scene {
     }
 
     fn enter(&mut self, tid: u32, time_ns: u64, arguments: [u64; 6]) {
-        self.record(tid, time_ns, CallEvent::Enter { number: 202, arguments, words: vec![u64::from(tid)] });
+        self.record(
+            tid,
+            time_ns,
+            CallEvent::Enter { number: 202, arguments, user: Some(side(tid)), words: Vec::new() },
+        );
     }
 
     fn exit(&mut self, tid: u32, time_ns: u64, result: i64) {
@@ -41,7 +49,7 @@ impl Scene {
         let thread = ThreadId { tid, start_ns: 1 };
         let peer = |tid| Peer { tid, tgid: 7, comm: Comm::from_text("waker") };
         let waker = waker.map(|tid| Waker { peer: peer(tid), stack: Arc::default() });
-        let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user_ip: None, waker });
+        let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user: None, waker });
         self.0.interval(Interval { thread, start_ns, end_ns, doing, left_cpu: true, truncated: false });
     }
 
@@ -76,7 +84,7 @@ fn a_word_that_is_handed_on_is_contended() {
     assert_eq!((row(&word).asleep_ns, row(&word).run_queue_ns, row(&word).wall_ns), (39 + 29, 4, 43 + 33));
     let waker = &word.wakers[&2];
     assert_eq!((waker.waits, waker.by_operation, waker.operation), (1, 1, Some("FUTEX_WAKE")));
-    assert_eq!(waker.frames, [2]);
+    assert_eq!(waker.user, Some(side(2)));
 }
 
 #[test]
@@ -134,7 +142,7 @@ fn a_wake_without_an_operation_names_the_thread_and_no_operation() {
     scene.exit(1, 160, 0);
     let word = scene.word(LOCK);
     assert_eq!((word.wakers[&2].waits, word.wakers[&2].by_operation), (1, 0));
-    assert!(word.wakers[&2].frames.is_empty());
+    assert!(word.wakers[&2].user.is_none());
 }
 
 #[test]
@@ -170,7 +178,7 @@ fn a_restarted_wait_goes_on_with_the_word_that_it_was_interrupted_on() {
     let mut scene = Scene::new();
     scene.enter(1, 110, [LOCK, WAIT, 2, 0x55, 0, 0]);
     scene.exit(1, 120, -516);
-    scene.record(1, 130, CallEvent::Enter { number: 219, arguments: [0; 6], words: Vec::new() });
+    scene.record(1, 130, CallEvent::Enter { number: 219, arguments: [0; 6], user: None, words: Vec::new() });
     scene.record(1, 140, CallEvent::Exit { number: 219, result: -110 });
     let word = scene.word(LOCK);
     assert_eq!((row(&word).interrupted, row(&word).timed_out, row(&word).waits), (1, 1, 2));
@@ -192,10 +200,10 @@ fn a_thread_parked_through_the_window_is_known_from_its_seed() {
 fn a_wait_of_several_words_is_charged_to_the_one_that_was_woken() {
     let mut scene = Scene::new();
     let words = vec![0, LOCK, 130, 0, OTHER, 130];
-    scene.record(1, 110, CallEvent::Enter { number: 449, arguments: [9, 2, 0, 0, 0, 0], words });
+    scene.record(1, 110, CallEvent::Enter { number: 449, arguments: [9, 2, 0, 0, 0, 0], user: None, words });
     scene.record(1, 150, CallEvent::Exit { number: 449, result: 1 });
     let word = scene.word(OTHER);
-    assert_eq!((row(&word).woken, word.waiters[&ThreadId { tid: 1, start_ns: 1 }].frames.len()), (1, 0));
+    assert_eq!(row(&word).woken, 1);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::op::{Operation, Waiting, Waking, operation};
 use super::ran::Ran;
 use super::verdict::Evidence;
 use crate::call::{Call, CallEvent, CallRecord, Calls, SeedCall};
-use crate::decode::ThreadId;
+use crate::decode::{ThreadId, UserSide};
 use crate::drain::Analysis;
 use crate::gaps::Gap;
 use crate::interval::{Interval, Waker};
@@ -48,7 +48,7 @@ struct Wake {
     time_ns: u64,
     tgid: u32,
     waking: Waking,
-    frames: Vec<u64>,
+    user: Option<UserSide>,
 }
 
 /// What was seen of one word.
@@ -77,8 +77,8 @@ pub struct Waiter {
     pub asleep_ns: u64,
     /// The longest sleep.
     pub max_asleep_ns: u64,
-    /// The caller's frames then.
-    pub frames: Vec<u64>,
+    /// Where it was in user space then.
+    pub user: Option<UserSide>,
 }
 
 /// The waits on a word that one thread ended.
@@ -94,8 +94,8 @@ pub struct Ended {
     pub operation: Option<&'static str>,
     /// Time on a CPU while those that it woke waited.
     pub ran_meanwhile_ns: u64,
-    /// The frames of its last such operation.
-    pub frames: Vec<u64>,
+    /// Where it was in user space at its last such operation.
+    pub user: Option<UserSide>,
 }
 
 /// What a recording came to.
@@ -177,10 +177,9 @@ impl Words {
         let waiter = word.waiters.entry(call.thread).or_default();
         waiter.waits += 1;
         waiter.asleep_ns += call.spent.asleep_ns;
-        if waiter.frames.is_empty() || call.spent.asleep_ns > waiter.max_asleep_ns {
+        if waiter.user.is_none() || call.spent.asleep_ns > waiter.max_asleep_ns {
             waiter.max_asleep_ns = call.spent.asleep_ns;
-            // The elements of a futex_waitv are no frames.
-            waiter.frames = if waiting.words.len() == 1 { call.words.clone() } else { Vec::new() };
+            waiter.user = call.user;
         }
         word.evidence.is_lock |= waiting.lock;
         if was_woken {
@@ -205,7 +204,7 @@ impl Words {
             by_operation: u64::from(by.is_some()),
             operation: by.map(|wake| wake.waking.name),
             ran_meanwhile_ns: self.ran.between(tid, call.start_ns, call.woken_ns),
-            frames: by.map_or_else(Vec::new, |wake| wake.frames.clone()),
+            user: by.and_then(|wake| wake.user),
         };
         (tid, ended)
     }
@@ -236,7 +235,7 @@ impl Analysis for Words {
     }
 
     fn call(&mut self, record: &CallRecord) {
-        if let CallEvent::Enter { number, arguments, words } = &record.event
+        if let CallEvent::Enter { number, arguments, user, words } = &record.event
             && let Some(Operation::Wake(waking)) = operation(*number, arguments, words)
         {
             if let (Some(to), Some(from)) = (waking.requeues_to, waking.words.first()) {
@@ -246,8 +245,7 @@ impl Analysis for Words {
             if wakes.len() == WAKES_KEPT {
                 wakes.pop_front();
             }
-            let (time_ns, tgid, frames) = (record.time_ns, record.tgid, words.clone());
-            wakes.push_back(Wake { time_ns, tgid, waking, frames });
+            wakes.push_back(Wake { time_ns: record.time_ns, tgid: record.tgid, waking, user: *user });
         }
         let mut ended = Vec::new();
         self.calls.record(record, &mut |call| ended.push(call));
@@ -270,7 +268,7 @@ impl Ended {
         self.ran_meanwhile_ns += one.ran_meanwhile_ns;
         if one.operation.is_some() {
             self.operation = one.operation;
-            self.frames = one.frames;
+            self.user = one.user;
         }
     }
 }

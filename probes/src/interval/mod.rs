@@ -15,7 +15,7 @@ pub use builder::{Builder, Finished, ThreadNote};
 pub use clip::{Windows, WindowsError};
 pub use seed::{Seed, SeedState};
 
-use crate::decode::{Peer, ThreadId};
+use crate::decode::{Peer, ThreadId, UserSide};
 
 /// A stretch of one thread's time in which it did one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub struct OffCpu {
     pub wait: Wait,
     /// Where in the kernel it left the CPU.
     pub stack: KernelStack,
-    /// The user instruction from which it had entered the kernel.
-    pub user_ip: Option<u64>,
+    /// Where it was in user space as it entered the kernel.
+    pub user: Option<UserSide>,
     /// Who ended the wait.
     pub waker: Option<Waker>,
 }

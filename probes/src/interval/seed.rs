@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Wait;
 use crate::comm::Comm;
+use crate::decode::UserSide;
 
 /// A look at one thread, taken after recording began.
 ///
@@ -25,8 +26,8 @@ pub struct Seed {
     pub state: SeedState,
     /// Names of its kernel frames, innermost first, where it slept and the kernel showed them.
     pub kernel: Option<Arc<[String]>>,
-    /// Where it had entered the kernel.
-    pub user_ip: Option<u64>,
+    /// Where it was in user space as it entered the kernel.
+    pub user: Option<UserSide>,
     /// The CPU time it had had by then.
     pub ran_ns: Option<u64>,
 }

@@ -24,12 +24,12 @@ fn stack(frame: u64) -> Stack {
 
 fn switch_out(prev_state: u32) -> Event {
     let comm = Comm::from_text("thread");
-    Event::SwitchOut { preempted: false, prev_state, user_ip: None, stack: stack(5), comm }
+    Event::SwitchOut { preempted: false, prev_state, user: None, stack: stack(5), comm }
 }
 
 fn preempted() -> Event {
     let comm = Comm::from_text("thread");
-    Event::SwitchOut { preempted: true, prev_state: SLEEP, user_ip: None, stack: stack(5), comm }
+    Event::SwitchOut { preempted: true, prev_state: SLEEP, user: None, stack: stack(5), comm }
 }
 
 fn waking(tid: u32) -> Event {
@@ -43,7 +43,7 @@ fn record(thread: ThreadId, time_ns: u64, event: Event) -> Record {
 fn seed(tid: u32, taken_ns: u64, state: SeedState) -> Seed {
     let kernel = Some(Arc::from(["ep_poll".to_owned()]));
     let comm = Comm::from_text("seeded");
-    Seed { tid, tgid: 7, start_ns: 1, taken_ns, comm, state, kernel, user_ip: None, ran_ns: Some(1000) }
+    Seed { tid, tgid: 7, start_ns: 1, taken_ns, comm, state, kernel, user: None, ran_ns: Some(1000) }
 }
 
 /// One line an interval: `start-end what (waker)`, with `!` where it is truncated.

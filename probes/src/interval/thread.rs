@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::task_state::{Leaving, leaving};
 use super::{Doing, Interval, KernelStack, OffCpu, Seed, SeedState, Wait, Waker};
 use crate::comm::Comm;
-use crate::decode::{Event, Stack, ThreadId};
+use crate::decode::{Event, Stack, ThreadId, UserSide};
 
 /// What a thread is doing, and since when.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ enum State {
     /// It runs. A wake-up may come here as well: see [`Thread::end_of_wait`].
     On { early: Option<Waker> },
     /// It does not run.
-    Off { wait: Wait, stack: KernelStack, user_ip: Option<u64>, woken: Option<Wake>, early: Option<Waker> },
+    Off { wait: Wait, stack: KernelStack, user: Option<UserSide>, woken: Option<Wake>, early: Option<Waker> },
     /// It has ended.
     Gone,
 }
@@ -66,7 +66,7 @@ impl Thread {
         let state = State::Off {
             wait: Wait::RunQueue,
             stack: KernelStack::Missing,
-            user_ip: None,
+            user: None,
             woken: None,
             early: None,
         };
@@ -89,9 +89,9 @@ impl Thread {
         let time_ns = time_ns.max(self.since_ns);
         match event {
             Event::SwitchIn => self.switch_in(time_ns, emit),
-            Event::SwitchOut { preempted, prev_state, user_ip, stack, comm } => {
+            Event::SwitchOut { preempted, prev_state, user, stack, comm } => {
                 self.comm = Some(*comm);
-                self.switch_out(time_ns, leaving(*preempted, *prev_state), recorded(stack), *user_ip, emit);
+                self.switch_out(time_ns, leaving(*preempted, *prev_state), recorded(stack), *user, emit);
             }
             Event::Waking { waker, stack } => {
                 self.waking(time_ns, Waker { peer: *waker, stack: Arc::clone(&stack.frames) });
@@ -120,8 +120,8 @@ impl Thread {
                 }
             }
             State::On { .. } => self.close(end_ns, Doing::OnCpu, false, emit),
-            State::Off { wait, stack, user_ip, woken, early } => {
-                let off = OffCpu { wait, stack, user_ip, waker: None };
+            State::Off { wait, stack, user, woken, early } => {
+                let off = OffCpu { wait, stack, user, waker: None };
                 self.end_of_wait(end_ns, off, woken, early, End::Window, emit);
             }
             State::Gone => {}
@@ -142,8 +142,8 @@ impl Thread {
             // Switched in twice: the switch-out between was lost. What the thread did meanwhile cannot be
             // told, so the time stays with the state that was seen last, marked.
             State::On { .. } => self.close(time_ns, Doing::OnCpu, true, emit),
-            State::Off { wait, stack, user_ip, woken, early } => {
-                let off = OffCpu { wait, stack, user_ip, waker: None };
+            State::Off { wait, stack, user, woken, early } => {
+                let off = OffCpu { wait, stack, user, waker: None };
                 self.end_of_wait(time_ns, off, woken, early, End::SwitchIn, emit);
             }
             // Only a lost or late record brings an ended thread back.
@@ -157,7 +157,7 @@ impl Thread {
         time_ns: u64,
         leaving: Leaving,
         stack: KernelStack,
-        user_ip: Option<u64>,
+        user: Option<UserSide>,
         emit: Emit<'_>,
     ) {
         let early = match std::mem::replace(&mut self.state, State::Gone) {
@@ -171,8 +171,8 @@ impl Thread {
                 early
             }
             // When it came back cannot be told, so the time stays with the wait, marked.
-            State::Off { wait, stack, user_ip, woken, early } => {
-                let off = OffCpu { wait, stack, user_ip, waker: None };
+            State::Off { wait, stack, user, woken, early } => {
+                let off = OffCpu { wait, stack, user, waker: None };
                 self.end_of_wait(time_ns, off, woken, early, End::UnseenSwitchIn, emit);
                 None
             }
@@ -183,7 +183,7 @@ impl Thread {
         };
         self.left_cpu = true;
         if let Leaving::For(wait) = leaving {
-            self.state = State::Off { wait, stack, user_ip, woken: None, early };
+            self.state = State::Off { wait, stack, user, woken: None, early };
         }
     }
 
@@ -254,7 +254,7 @@ impl Thread {
             SeedState::Waiting(wait) => Some(Seeded::Waiting(OffCpu {
                 wait,
                 stack: seed.kernel.clone().map_or(KernelStack::Missing, KernelStack::Names),
-                user_ip: seed.user_ip,
+                user: seed.user,
                 waker: None,
             })),
             SeedState::Runnable => self.ran_or_queued(seed, ran_ns?, end_ns),
@@ -280,7 +280,7 @@ enum Seeded {
 }
 
 const fn missing_stack(wait: Wait) -> OffCpu {
-    OffCpu { wait, stack: KernelStack::Missing, user_ip: None, waker: None }
+    OffCpu { wait, stack: KernelStack::Missing, user: None, waker: None }
 }
 
 fn recorded(stack: &Stack) -> KernelStack {

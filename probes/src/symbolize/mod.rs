@@ -1,39 +1,55 @@
-//! Addresses to names. The only module that reads binaries and kernel symbols.
+//! Addresses to names. The only module that reads symbols.
 
-mod image;
+mod demangle;
+mod elf;
 mod place;
 mod trim;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 
 use blazesym::symbolize::source::{Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
 use blazesym::{Addr, MaybeDefault};
 
-pub use image::Images;
-pub use place::Places;
+use crate::aggregate::{Names, UserNames};
+use crate::decode::UserSide;
+use crate::images::Place;
+use crate::unwind::ProcessStacks;
 
-use crate::aggregate::Names;
+pub use place::Places;
 
 /// Names kernel and user addresses, each at most once.
 pub struct Symbolizer {
     blazesym: Blazesym,
     kernel: HashMap<u64, String>,
-    user: HashMap<(u32, u64), String>,
-    images: BTreeMap<u32, Images>,
+    /// By process, place, and whether it is a return address.
+    user: HashMap<(u32, Place, bool), String>,
+    copies: elf::Copies,
+    stacks: ProcessStacks,
 }
 
 impl std::fmt::Debug for Symbolizer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Symbolizer").field("images", &self.images).finish_non_exhaustive()
+        formatter.debug_struct("Symbolizer").field("stacks", &self.stacks).finish_non_exhaustive()
     }
 }
 
 impl Symbolizer {
-    /// For the kernel that runs, and the processes whose images these are.
-    pub fn new(images: BTreeMap<u32, Images>) -> Self {
-        Self { blazesym: Blazesym::new(), kernel: HashMap::new(), user: HashMap::new(), images }
+    /// For the kernel that runs, and the processes whose stacks these are.
+    pub fn new(stacks: ProcessStacks) -> Self {
+        let (kernel, user, copies) = (HashMap::new(), HashMap::new(), elf::Copies::default());
+        Self { blazesym: Blazesym::new(), kernel, user, copies, stacks }
+    }
+
+    fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
+        let Self { blazesym, user, copies, stacks, .. } = self;
+        let name = || match stacks.images(tgid) {
+            Some(images) => elf::name(blazesym, copies, images, place, is_return),
+            None => format!("{:#x}", place.address),
+        };
+        user.entry((tgid, place, is_return)).or_insert_with(name).clone()
     }
 
     fn name_kernel(&mut self, missing: &[Addr]) {
@@ -61,25 +77,22 @@ impl Names for Symbolizer {
         trim::without_tracing(&names).iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn user(&mut self, tgid: u32, ip: u64) -> String {
-        if let Some(name) = self.user.get(&(tgid, ip)) {
-            return name.clone();
-        }
-        let images = self.images.get(&tgid);
-        let name = images.map_or_else(|| format!("{ip:#x}"), |images| images.name(&self.blazesym, ip));
-        self.user.insert((tgid, ip), name.clone());
-        name
+    fn user(&mut self, tgid: u32, user: &UserSide) -> UserNames {
+        let frames = self.stacks.frames(tgid, user);
+        let places = frames.places.iter().enumerate();
+        let named = places.map(|(depth, place)| self.name_user(tgid, *place, depth > 0));
+        UserNames { frames: named.collect(), truncated: frames.truncated }
     }
 }
 
 /// One sentence where the kernel hides its symbols' addresses, so that frames stay bare addresses.
 pub fn hidden_kernel_symbols() -> Option<String> {
     let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
-    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    let is_hidden = symbols
-        .lines()
-        .take(16)
-        .all(|line| line.split(' ').next().is_none_or(|address| address.bytes().all(|byte| byte == b'0')));
+    let symbols = File::open("/proc/kallsyms").ok().map(|file| BufReader::new(file).lines());
+    let is_hidden =
+        symbols.into_iter().flatten().map_while(Result::ok).take(16).all(|line| {
+            line.split(' ').next().is_none_or(|address| address.bytes().all(|byte| byte == b'0'))
+        });
     is_hidden.then(|| {
         format!(
             "kernel frames have no names: /proc/kallsyms hides addresses (kernel.kptr_restrict is {}); \

@@ -149,7 +149,7 @@ fn variable<'data>(file: impl ReadRef<'data>, address: u64) -> Option<(String, u
     let symbol =
         data.find(|symbol| (symbol.address()..symbol.address() + symbol.size()).contains(&address))?;
     let name = symbol.name().ok()?;
-    Some((format!("{:#}", rustc_demangle::demangle(name)), address - symbol.address()))
+    Some((super::demangle::demangle(name), address - symbol.address()))
 }
 
 fn named(region: &Region, address: u64) -> Home {

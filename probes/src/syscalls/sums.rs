@@ -155,7 +155,7 @@ mod tests {
         let doing = match wait {
             None => Doing::OnCpu,
             Some(wait) => {
-                Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user_ip: None, waker: None })
+                Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user: None, waker: None })
             }
         };
         Interval { thread: THREAD, start_ns, end_ns, doing, left_cpu: true, truncated: false }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn enter(sums: &mut Sums, time_ns: u64, number: u32) {
-        event(sums, time_ns, CallEvent::Enter { number, arguments: [0; 6], words: Vec::new() });
+        event(sums, time_ns, CallEvent::Enter { number, arguments: [0; 6], user: None, words: Vec::new() });
     }
 
     fn finish(sums: Sums, end_ns: u64) -> Thread {

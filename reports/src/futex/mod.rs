@@ -153,7 +153,7 @@ pub struct Waiter {
     pub waits: u64,
     /// Time asleep in them.
     pub asleep_ns: u64,
-    /// The caller's frames at its longest sleep, innermost first, as frame pointers show them.
+    /// The caller's frames at its longest sleep, innermost first; `[truncated]` at the end where more are missing.
     pub user: Vec<String>,
 }
 
@@ -173,7 +173,7 @@ pub struct Waker {
     pub operation: Option<String>,
     /// Time on a CPU while those that it woke waited.
     pub ran_meanwhile_ns: u64,
-    /// The frames of its last such operation, innermost first, as frame pointers show them.
+    /// The frames of its last such operation, innermost first; `[truncated]` at the end where more are missing.
     pub user: Vec<String>,
 }
 

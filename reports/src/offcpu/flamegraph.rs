@@ -1,9 +1,8 @@
 //! Off-CPU time as a flame graph: width is time, height is stack depth.
 
-use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::{OffCpu, RenderError, folded, subject};
+use super::{OffCpu, RenderError, folded, palette, subject, user};
 use crate::loss;
 use crate::text::clip;
 use crate::units::duration;
@@ -19,8 +18,8 @@ pub fn render(report: &OffCpu) -> Result<Vec<u8>, RenderError> {
     let mut options = Options::default();
     options.title = format!("Off-CPU time of {}", subject(report));
     options.subtitle = Some(subtitle(report));
-    // Blue by custom: a reader tells it from an on-CPU graph before reading a word.
-    options.colors = Palette::Basic(BasicPalette::Io);
+    let mut colors = palette::of(&folded);
+    options.palette_map = Some(&mut colors);
     options.deterministic = true;
     options.image_width = Some(WIDTH_PX);
     options.count_name = "us".to_owned();
@@ -41,6 +40,8 @@ fn subtitle(report: &OffCpu) -> String {
         1 => "; 1 warning in the table".to_owned(),
         many => format!("; {many} warnings in the table"),
     };
-    let line = format!("each thread over {window}; {}{warnings}", loss::in_short(&report.loss));
-    clip(&line, WIDTH_PX / 8)
+    let (user, lost) = (user::wholeness(report), loss::in_short(&report.loss));
+    let line =
+        format!("each thread over {window}; {user}; {lost}{warnings}; user frames blue, kernel frames brown");
+    clip(&line, WIDTH_PX / 7)
 }

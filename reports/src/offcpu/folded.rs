@@ -1,4 +1,5 @@
-//! Folded stacks: `comm-tid;user frames;kernel frames_[k] microseconds`, outermost frame first.
+//! Folded stacks: `comm-tid;user frames;kernel frames_[k] microseconds`, outermost frame first. A user stack
+//! whose outermost frames are missing begins with `[truncated]`.
 //!
 //! Time in which a thread could have run, or stood still by command, ends in a frame of its own
 //! (`[run queue]`, `[preempted]`, `[stopped]`, `[unknown]`): below the frames of a system call it
@@ -8,6 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{OffCpu, Stack, State};
+
+/// Stands for outer user frames that are missing.
+const TRUNCATED: &str = "[truncated]";
 
 /// One line a stack, sorted by stack. Microseconds are rounded; a stack that rounds to 0 is left out.
 pub fn render(report: &OffCpu) -> String {
@@ -27,6 +31,7 @@ pub fn render(report: &OffCpu) -> String {
 
 fn path(stack: &Stack) -> String {
     let mut frames = vec![escape(&format!("{}-{}", stack.comm, stack.tid))];
+    frames.extend(stack.user_truncated.then(|| TRUNCATED.to_owned()));
     frames.extend(stack.user.iter().rev().map(|frame| escape(frame)));
     frames.extend(stack.kernel.iter().rev().map(|frame| escape(frame) + "_[k]"));
     frames.extend(leaf(stack.state).map(str::to_owned));
@@ -70,6 +75,16 @@ mod tests {
         again.waker = None;
         report.stacks = vec![again.clone(), again];
         assert_eq!(render(&report).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_truncated_user_stack_says_so_where_its_root_would_be() {
+        let mut report = report();
+        report.stacks.truncate(1);
+        report.stacks[0].user_truncated = true;
+        assert_eq!(render(&report).split(';').nth(1), Some("[truncated]"));
+        report.stacks[0].user_truncated = false;
+        assert!(!render(&report).contains("[truncated]"));
     }
 
     #[test]

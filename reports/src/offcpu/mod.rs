@@ -8,12 +8,15 @@ use crate::format;
 pub use crate::format::{Format, RenderError};
 use crate::process::{Process, headline};
 
+mod cost;
 mod flamegraph;
 mod folded;
+mod palette;
 mod table;
+mod user;
 
 /// The `schema` of [`OffCpu`]: the number grows with every change that a reader could trip over.
-pub const SCHEMA: &str = "forkd.offcpu/1";
+pub const SCHEMA: &str = "forkd.offcpu/2";
 
 /// Where a process's threads waited during one window. All `_ns` are nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,35 @@ pub struct OffCpu {
     pub threads: Vec<Thread>,
     /// Off-CPU time by thread, state, stack and waker, longest first.
     pub stacks: Vec<Stack>,
+    /// What the recording itself cost; `None` unless asked for. Since `forkd.offcpu/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// What a recording cost the host that it ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// From the request to record until events were recorded and the threads that slept were looked at.
+    pub attach_ns: u64,
+    /// The most memory that the recording process had resident up to the end of the recording.
+    pub peak_resident_bytes: u64,
+    /// Records that came from the kernel.
+    pub records: u64,
+    /// Different user stacks among them.
+    pub user_stacks: u64,
+    /// The BPF programs, as the kernel's run-time statistics tell.
+    pub programs: Vec<ProgramCost>,
+}
+
+/// What one BPF program cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCost {
+    /// Its name, which is that of its tracepoint.
+    pub name: String,
+    /// How often it ran: for watched and for other threads.
+    pub runs: u64,
+    /// Summed time of the runs.
+    pub run_ns: u64,
 }
 
 /// One thread of the process.
@@ -82,8 +114,11 @@ pub struct Stack {
     pub count: u64,
     /// Kernel frames, innermost first.
     pub kernel: Vec<String>,
-    /// User frames, innermost first. Holds what is known for certain, which may be the first frame only.
+    /// User frames, innermost first. Empty for a thread that was never in user space.
     pub user: Vec<String>,
+    /// The stack could not be followed to where its thread began: outer user frames are missing. Since
+    /// `forkd.offcpu/2`.
+    pub user_truncated: bool,
     /// Who ended the wait, where somebody was seen to.
     pub waker: Option<Waker>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, subject};
+use super::{OffCpu, Stack, State, Thread, Waker, cost, subject, user};
 use crate::loss;
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
@@ -24,7 +24,11 @@ fn write_all(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     for (index, wait) in waits.iter().take(STACKS).enumerate() {
         one_wait(out, index + 1, wait, report.window_ns)?;
     }
-    rest(out, &waits[waits.len().min(STACKS)..])
+    rest(out, &waits[waits.len().min(STACKS)..])?;
+    match &report.cost {
+        Some(cost) => cost::render(out, cost),
+        None => Ok(()),
+    }
 }
 
 fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
@@ -35,6 +39,7 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
     let what = format!("Off-CPU time of {}, {window}, {}", subject(report), report.attach);
     out.push_str(&wrap(&what, " ", ""));
     out.push_str(&wrap(&loss::in_full(&report.loss), ", ", "  "));
+    writeln!(out, "{}", user::wholeness(report))?;
     for warning in &report.warnings {
         out.push_str(&wrap(&format!("warning: {warning}"), " ", "  "));
     }
@@ -99,7 +104,8 @@ fn waits(stacks: &[Stack]) -> Vec<Wait<'_>> {
 }
 
 fn same_place(a: &Stack, b: &Stack) -> bool {
-    (a.tid, a.state, &a.kernel, &a.user) == (b.tid, b.state, &b.kernel, &b.user)
+    let key = |stack: &Stack| (stack.tid, stack.state, stack.user_truncated);
+    key(a) == key(b) && a.kernel == b.kernel && a.user == b.user
 }
 
 fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::fmt::Result {
@@ -115,7 +121,9 @@ fn one_wait(out: &mut String, rank: usize, wait: &Wait, window_ns: u64) -> std::
         state(stack.state),
     )?;
     frames(out, "kernel  ", &stack.kernel);
-    frames(out, "user    ", &stack.user);
+    let mut user = stack.user.clone();
+    user.extend(stack.user_truncated.then(|| "[truncated]".to_owned()));
+    frames(out, "user    ", &user);
     if !wait.wakers.is_empty() {
         out.push_str(&wrap(&format!("    woken   by {}", wakers(&wait.wakers)), ", ", "            "));
     }

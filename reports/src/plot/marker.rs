@@ -33,23 +33,39 @@ enum Shape {
 pub struct Style {
     color: RGBColor,
     shape: Shape,
+    /// Of the marker, in pixels of the picture.
+    radius: i32,
 }
+
+/// Radius of a marker that has room.
+const RADIUS: i32 = 10;
+/// Up to this many markers beside each other have room.
+const ROOMY: u32 = 40;
 
 impl Style {
     /// The looks of the cell number `order`: no two of the first 35 are alike.
     pub fn of(order: usize) -> Self {
-        Self { color: COLORS[order % COLORS.len()], shape: SHAPES[order % SHAPES.len()] }
+        Self { color: COLORS[order % COLORS.len()], shape: SHAPES[order % SHAPES.len()], radius: RADIUS }
+    }
+
+    /// The same with a marker that leaves room for `count` of them beside each other.
+    pub fn among(self, count: u32) -> Self {
+        let radius = RADIUS * ROOMY.cast_signed() / count.max(ROOMY).min(1 << 20).cast_signed();
+        Self { radius: radius.max(3), ..self }
     }
 
     /// A line through `points`, in drawn pixels.
     pub fn line(&self, surface: &Surface, points: Vec<(i32, i32)>) -> Result<(), PlotError> {
-        Ok(surface.draw(&PathElement::new(points, self.color.stroke_width(4 * SUPERSAMPLING)))?)
+        Ok(surface.draw(&PathElement::new(
+            points,
+            self.color.stroke_width(SUPERSAMPLING * self.radius.unsigned_abs().div_ceil(3)),
+        ))?)
     }
 
     /// A marker around `center`, in drawn pixels, with a white rim that parts it from what lies below.
     pub fn mark(&self, surface: &Surface, center: (i32, i32)) -> Result<(), PlotError> {
-        self.shape(surface, center, px(12), WHITE)?;
-        self.shape(surface, center, px(10), self.color)
+        self.shape(surface, center, px(self.radius + (self.radius + 4) / 5), WHITE)?;
+        self.shape(surface, center, px(self.radius), self.color)
     }
 
     fn shape(

@@ -90,13 +90,19 @@ fn draw(surface: &Surface, sweep: &Sweep, words: &Words) -> Result<(), PlotError
     draw_chart(surface, &chart, sweep, &cells)
 }
 
-/// Distance between the markers of two cells at one BRANCH index.
-const DODGE: i32 = 12;
+/// Distance between the markers of two cells at one BRANCH index, in pixels of the picture: less where the cells
+/// of one index would reach those of the next.
+fn dodge(last: u32, cells: usize) -> i32 {
+    const CHART: i32 = 1_400;
+    let room = CHART / i32::try_from(last.max(1) as usize * cells.max(1)).unwrap_or(i32::MAX);
+    room.min(12)
+}
 
 fn draw_chart(surface: &Surface, area: &Surface, sweep: &Sweep, cells: &[&str]) -> Result<(), PlotError> {
     let pauses = sweep.samples.iter().map(|sample| sample.pause_ms);
     let indices = sweep.samples.iter().map(|sample| sample.branch_idx);
-    let x = Axis::index(indices.max().unwrap_or(1));
+    let last = indices.max().unwrap_or(1);
+    let x = Axis::index(last);
     let y = Axis::pauses(Spread::of(pauses).ok_or(PlotError::Empty)?);
     let y_title = if y.is_log() { "pause (ms, logarithmic scale)" } else { "pause (ms)" };
     let mut chart = ChartBuilder::on(area)
@@ -123,12 +129,12 @@ fn draw_chart(surface: &Surface, area: &Surface, sweep: &Sweep, cells: &[&str]) 
         .draw()?;
     for (order, cell) in cells.iter().enumerate() {
         // Side by side, so that no cell hides another where they agree.
-        let aside = px(DODGE) * (2 * order as i32 - cells.len() as i32 + 1) / 2;
+        let aside = px(dodge(last, cells.len())) * (2 * order as i32 - cells.len() as i32 + 1) / 2;
         let at = |index: u32, pause_ms: f64| {
             let (x, y) = chart.backend_coord(&(f64::from(index), pause_ms));
             (x + aside, y)
         };
-        draw_cell(surface, &Style::of(order), &sweep.pauses_by_index(cell), at)?;
+        draw_cell(surface, &Style::of(order).among(last), &sweep.pauses_by_index(cell), at)?;
     }
     Ok(())
 }

@@ -1,0 +1,71 @@
+//! `forkd snapshot`
+
+use clap::Args;
+use forkd::api::{BranchRequest, CreateSnapshot};
+use forkd::snapshot::tag::Tag;
+use reports::units::bytes;
+
+use super::Context;
+use super::branch::{Mode, take};
+
+/// Boot a microVM, wait until it is ready, and snapshot it; or snapshot a sandbox
+#[derive(Args, Debug)]
+pub struct Snapshot {
+    /// Name of the snapshot
+    #[arg(value_name = "TAG")]
+    tag: Tag,
+    /// Snapshot this sandbox (a BRANCH) instead of booting one
+    #[arg(long, value_name = "ID", conflicts_with_all = ["kernel", "vcpus", "mem_mib", "boot_wait_ms"])]
+    from_sandbox: Option<String>,
+    /// With --from-sandbox: write only the pages dirtied since its last BRANCH, or since the fork
+    #[arg(long, requires = "from_sandbox")]
+    diff: bool,
+    /// Uncompressed kernel image on the daemon's host; the built-in guest when absent
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<String>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "PATH", requires = "kernel")]
+    initrd: Option<String>,
+    /// Root file system image, attached read-only
+    #[arg(long, value_name = "PATH", requires = "kernel")]
+    rootfs: Option<String>,
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    boot_args: Option<String>,
+    /// Virtual CPUs; 1 when absent
+    #[arg(long, value_name = "N")]
+    vcpus: Option<u8>,
+    /// Guest memory; 128 when absent
+    #[arg(long, value_name = "MIB")]
+    mem_mib: Option<u32>,
+    /// How long the guest may take to be ready
+    #[arg(long, value_name = "MS")]
+    boot_wait_ms: Option<u64>,
+}
+
+impl Snapshot {
+    /// Takes the snapshot.
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let tag = self.tag.to_string();
+        if let Some(id) = &self.from_sandbox {
+            let mode = Mode { diff: self.diff, full: false }.requested();
+            let request = BranchRequest { tag: Some(tag), mode, ..BranchRequest::default() };
+            return take(context, id, &request).await;
+        }
+        let request = CreateSnapshot {
+            tag,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            rootfs: self.rootfs,
+            boot_args: self.boot_args,
+            vcpus: self.vcpus,
+            mem_mib: self.mem_mib,
+            boot_wait_ms: self.boot_wait_ms,
+        };
+        let snapshot = context.client.create_snapshot(&request).await?;
+        context.out.result(&snapshot, || {
+            let memory = bytes(u64::from(snapshot.mem_mib) << 20);
+            format!("{}: {memory} of memory, {} on disk\n", snapshot.tag, bytes(snapshot.physical_bytes))
+        })
+    }
+}

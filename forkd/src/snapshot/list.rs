@@ -1,0 +1,124 @@
+//! The list of snapshots, as the API and the command line show it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::MANIFEST_FILE;
+use super::manifest::Manifest;
+use super::store::{Opened, Store, StoreError, at};
+use super::tag::Tag;
+use crate::api::Snapshot;
+
+/// A snapshot root that another process may be using: it can be read, and nothing in it can be changed.
+#[derive(Debug)]
+pub struct View(Store);
+
+impl View {
+    /// Looks at the snapshots below `root`, which must be there.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Store::unlocked(root).map(Self)
+    }
+
+    /// Every snapshot, newest first, damaged ones included.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>, StoreError> {
+        list(&self.0, true)
+    }
+}
+
+/// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
+pub fn list(store: &Store, damaged: bool) -> Result<Vec<Snapshot>, StoreError> {
+    let whole = store.snapshots()?;
+    let mut listed: Vec<Snapshot> = whole
+        .iter()
+        .map(|opened| Snapshot { not_bootable_because: why_not_bootable(store, opened), ..describe(opened) })
+        .collect();
+    if damaged {
+        listed.extend(damaged_ones(store, &listed)?);
+        listed.sort_by(|a, b| (b.created_at_unix, &a.tag).cmp(&(a.created_at_unix, &b.tag)));
+    }
+    Ok(listed)
+}
+
+/// What the API says of a whole snapshot, but for what it lies on.
+pub fn describe(opened: &Opened) -> Snapshot {
+    // 0 where it was deleted a moment ago.
+    snapshot(opened.manifest.clone(), &opened.dir, opened.physical_bytes().unwrap_or(0))
+}
+
+fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
+    let parent = manifest.parent().map(|parent| parent.tag.clone());
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } = manifest;
+    Snapshot {
+        tag,
+        dir: dir.display().to_string(),
+        created_at_unix,
+        branched_from,
+        mem_mib,
+        vcpus,
+        physical_bytes,
+        durable,
+        rootfs,
+        parent,
+        not_bootable_because: None,
+    }
+}
+
+fn why_not_bootable(store: &Store, opened: &Opened) -> Option<String> {
+    opened.manifest.parent()?;
+    let tag: Tag = opened.manifest.tag.parse().ok()?;
+    reason(store.chain(&tag).err()?)
+}
+
+/// The directories whose names are tags and that are not among the `whole`.
+fn damaged_ones(store: &Store, whole: &[Snapshot]) -> Result<Vec<Snapshot>, StoreError> {
+    let mut damaged = Vec::new();
+    for entry in fs::read_dir(store.root()).map_err(at("list", store.root()))? {
+        let entry = entry.map_err(at("list", store.root()))?;
+        let Some(tag) = entry.file_name().to_str().and_then(|name| name.parse::<Tag>().ok()) else {
+            continue;
+        };
+        if whole.iter().any(|snapshot| snapshot.tag == tag.as_str()) {
+            continue;
+        }
+        let Err(error) = store.snapshot(&tag) else { continue };
+        let Some(not_bootable_because) = reason(error) else { continue };
+        damaged.push(Snapshot {
+            not_bootable_because: Some(not_bootable_because),
+            ..remains(&entry.path(), &tag)
+        });
+    }
+    Ok(damaged)
+}
+
+/// What a directory that is no whole snapshot still says of itself.
+fn remains(dir: &Path, tag: &Tag) -> Snapshot {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let physical_bytes = files.flat_map(|file| file.metadata()).map(|file| file.blocks() * 512).sum();
+    let manifest = fs::read(dir.join(MANIFEST_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(manifest) = manifest.filter(|manifest: &Manifest| manifest.tag == tag.as_str()) {
+        return snapshot(manifest, dir, physical_bytes);
+    }
+    Snapshot {
+        tag: tag.to_string(),
+        dir: dir.display().to_string(),
+        created_at_unix: fs::symlink_metadata(dir).map_or(0, |dir| dir.mtime().max(0) as u64),
+        branched_from: None,
+        mem_mib: 0,
+        vcpus: 0,
+        physical_bytes,
+        durable: false,
+        rootfs: None,
+        parent: None,
+        not_bootable_because: None,
+    }
+}
+
+/// What is wrong, without the tag that it is wrong with; nothing of a snapshot that is gone.
+fn reason(error: StoreError) -> Option<String> {
+    match error {
+        StoreError::NotFound(_) => None,
+        StoreError::Damaged { reason, .. } => Some(reason),
+        error => Some(error.to_string()),
+    }
+}

@@ -1,0 +1,222 @@
+//! The code that a process has mapped, as it was while the process lived: which file each mapping came
+//! from, with the file held open, so that addresses can still be unwound and named when the process has
+//! ended or its files have been replaced.
+
+mod maps;
+mod perf_map;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use probes_common::{CODE_SPANS, CodeSpan};
+
+pub use perf_map::PerfMap;
+
+/// The most bytes of the vdso that are kept: it has had two to four pages for years.
+const VDSO_MAX: u64 = 1 << 20;
+
+/// One executable mapping.
+#[derive(Debug)]
+pub struct Mapping {
+    line: maps::Line,
+    content: Content,
+}
+
+/// Where the bytes of a mapping can be read.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// In the mapped file.
+    File(Arc<File>),
+    /// Here: the vdso, which no file holds.
+    Memory(Arc<[u8]>),
+    /// Nowhere: anonymous memory, or a file that could not be opened.
+    Unknown,
+}
+
+/// Every mapping that a process was seen to have, and which of them it has at present.
+#[derive(Debug, Default)]
+pub struct Images {
+    pid: u32,
+    all: Vec<Mapping>,
+    /// Indices into `all`, by address.
+    current: Vec<u32>,
+    perf_map: PerfMap,
+}
+
+/// An address inside one of the mappings of [`Images`], by the mapping's number: it stays true when the
+/// process maps something else there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// `None` where nothing known was mapped.
+    pub mapping: Option<u32>,
+    /// The address.
+    pub address: u64,
+}
+
+impl Mapping {
+    /// Where in its file, or in its memory, the byte at `address` lies.
+    pub const fn offset(&self, address: u64) -> u64 {
+        address - self.line.start + self.line.file_offset
+    }
+
+    /// Its bytes.
+    pub const fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The path as the process sees it, or a name such as `[vdso]`; empty for anonymous memory.
+    pub fn path(&self) -> &str {
+        &self.line.path
+    }
+
+    fn open(line: maps::Line, pid: u32) -> Self {
+        let content = match line.path.as_str() {
+            "[vdso]" => memory(pid, &line).map_or(Content::Unknown, Content::Memory),
+            path if path.starts_with('/') => open(pid, &line).map_or(Content::Unknown, Content::File),
+            _ => Content::Unknown,
+        };
+        Self { line, content }
+    }
+}
+
+impl Images {
+    /// Reads the executable mappings of `pid`, and opens their files.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let mut images = Self { pid, ..Self::default() };
+        images.refresh()?;
+        Ok(images)
+    }
+
+    /// Code at these addresses that came from no file.
+    #[cfg(test)]
+    pub fn anonymous(spans: &[(u64, u64)]) -> Self {
+        let line = |(start, end): &(u64, u64)| maps::Line {
+            start: *start,
+            end: *end,
+            file_offset: 0,
+            identity: String::new(),
+            path: String::new(),
+        };
+        let all = spans.iter().map(|span| Mapping { line: line(span), content: Content::Unknown }).collect();
+        Self { all, current: (0..spans.len() as u32).collect(), ..Self::default() }
+    }
+
+    /// Looks at what is mapped now: libraries may have been loaded, or the process may run another program.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        let text = fs::read_to_string(format!("/proc/{}/maps", self.pid))?;
+        let lines: Vec<maps::Line> = text.lines().filter_map(maps::parse).collect();
+        // A process that is ending has no mappings any more; what it had is worth more than that.
+        if !lines.is_empty() {
+            self.current = lines.into_iter().map(|line| self.number(line)).collect();
+        }
+        if self.current.iter().any(|index| self.all[*index as usize].line.path.is_empty()) {
+            self.perf_map.find(self.pid);
+        }
+        Ok(())
+    }
+
+    /// The number of a mapping, which gets one where it is new.
+    fn number(&mut self, line: maps::Line) -> u32 {
+        let known = self.all.iter().position(|mapping| mapping.line == line);
+        known.unwrap_or_else(|| {
+            self.all.push(Mapping::open(line, self.pid));
+            self.all.len() - 1
+        }) as u32
+    }
+
+    /// Where `address` lies at present.
+    pub fn place(&self, address: u64) -> Place {
+        let after = self.current.partition_point(|index| self.all[*index as usize].line.start <= address);
+        let mapping = after.checked_sub(1).map(|at| self.current[at]);
+        Place { mapping: mapping.filter(|index| address < self.all[*index as usize].line.end), address }
+    }
+
+    /// The mapping of a place.
+    pub fn mapping(&self, place: Place) -> Option<&Mapping> {
+        self.all.get(place.mapping? as usize)
+    }
+
+    /// The names that a run-time compiler gave to the code that it made.
+    pub const fn perf_map(&self) -> &PerfMap {
+        &self.perf_map
+    }
+
+    /// Spans that hold all of the process's code but the vdso's, which calls nothing that waits: with the
+    /// widest gap between two mappings left out.
+    pub fn code_spans(&self) -> [CodeSpan; CODE_SPANS] {
+        let code: Vec<&maps::Line> = self
+            .current
+            .iter()
+            .map(|index| &self.all[*index as usize].line)
+            .filter(|line| line.path != "[vdso]")
+            .collect();
+        let (Some(first), Some(last)) = (code.first(), code.last()) else { return Default::default() };
+        let span = |start: u64, end: u64| CodeSpan { start, length: end - start };
+        let gap = |pair: &&[&maps::Line]| pair[1].start - pair[0].end;
+        match code.windows(2).max_by_key(gap) {
+            Some(widest) => [span(first.start, widest[0].end), span(widest[1].start, last.end)],
+            None => [span(first.start, last.end), CodeSpan::default()],
+        }
+    }
+}
+
+/// `map_files` leads to the mapped file itself, even if deleted, but needs CAP_SYS_ADMIN; `root` leads
+/// through the process's own mounts.
+fn open(pid: u32, line: &maps::Line) -> Option<Arc<File>> {
+    let itself = format!("/proc/{pid}/map_files/{:x}-{:x}", line.start, line.end);
+    let by_name = format!("/proc/{pid}/root{}", line.path);
+    File::open(itself).or_else(|_| File::open(by_name)).ok().map(Arc::new)
+}
+
+fn memory(pid: u32, line: &maps::Line) -> Option<Arc<[u8]>> {
+    let mut bytes = vec![0; (line.end - line.start).min(VDSO_MAX) as usize];
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    memory.read_exact_at(&mut bytes, line.start).ok()?;
+    Some(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images(spans: &[(u64, u64, &str)]) -> Images {
+        let line = |(start, end, path): &(u64, u64, &str)| maps::Line {
+            start: *start,
+            end: *end,
+            file_offset: 0,
+            identity: String::new(),
+            path: (*path).to_owned(),
+        };
+        let all = spans.iter().map(|span| Mapping { line: line(span), content: Content::Unknown }).collect();
+        let current = (0..spans.len() as u32).collect();
+        Images { pid: 1, all, current, perf_map: PerfMap::default() }
+    }
+
+    #[test]
+    fn an_address_is_found_in_its_mapping_and_in_no_gap() {
+        let images = images(&[(10, 20, "a"), (30, 40, "b")]);
+        let found = [5, 10, 19, 20, 30, 40].map(|address| images.place(address).mapping);
+        assert_eq!(found, [None, Some(0), Some(0), None, Some(1), None]);
+    }
+
+    #[test]
+    fn code_spans_leave_out_the_widest_gap() {
+        let spans =
+            images(&[(10, 20, "exe"), (1000, 1010, "lib"), (1020, 1030, "libc"), (9000, 9010, "[vdso]")])
+                .code_spans();
+        assert_eq!(spans.map(|span| (span.start, span.length)), [(10, 10), (1000, 30)]);
+        assert_eq!(images(&[(10, 20, "exe")]).code_spans()[0], CodeSpan { start: 10, length: 10 });
+        assert_eq!(images(&[]).code_spans(), [CodeSpan::default(); 2]);
+    }
+
+    #[test]
+    fn our_own_code_and_vdso_are_there() {
+        let images = Images::of(std::process::id()).unwrap();
+        let place = images.place(our_own_code_and_vdso_are_there as fn() as usize as u64);
+        assert!(matches!(images.mapping(place).unwrap().content(), Content::File(_)));
+        let vdso = images.all.iter().find(|mapping| mapping.path() == "[vdso]").unwrap();
+        assert!(matches!(vdso.content(), Content::Memory(bytes) if bytes.starts_with(b"\x7fELF")));
+    }
+}

@@ -1,0 +1,36 @@
+//! User stacks of programs whose calls are known.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod chains;
+mod firecracker;
+mod program;
+
+use std::process::ExitCode;
+
+use testkit::{Need, Test};
+
+const BPF: &[Need] = &[Need::Root, Need::Btf];
+const FIRECRACKER: &[Need] = &[Need::Root, Need::Btf, Need::Firecracker];
+
+fn main() -> ExitCode {
+    if program::is_rust_chain() {
+        program::play_rust_chain();
+    }
+    let chain = |name, run| Test { name, needs: BPF, run };
+    testkit::run(vec![
+        chain("chains::c_without_frame_pointers", chains::without_frame_pointers),
+        chain("chains::c_with_frame_pointers_and_nothing_else", chains::with_frame_pointers_only),
+        chain("chains::static_pie", chains::static_pie),
+        chain("chains::rust", chains::rust),
+        chain("chains::a_frame_larger_than_a_page_hides_no_caller", chains::large_frame),
+        chain("chains::a_program_deleted_while_it_runs", chains::deleted),
+        chain("chains::a_stack_over_32_kib_is_truncated", chains::deep),
+        chain("chains::a_thread_and_a_signal_handler", chains::thread_and_signal),
+        Test {
+            name: "firecracker::syscalls_outside_call_frame_information_have_one_offset",
+            needs: &[Need::Firecracker],
+            run: firecracker::offsets,
+        },
+        Test { name: "firecracker::stacks_are_whole", needs: FIRECRACKER, run: firecracker::whole },
+    ])
+}

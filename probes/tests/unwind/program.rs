@@ -1,0 +1,103 @@
+//! The watched programs: compiled when a test needs them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use probes::offcpu::{Options, Session};
+use reports::offcpu::{OffCpu, Stack};
+use tempfile::TempDir;
+
+const RUST_CHAIN: &str = "FORKD_TEST_RUST_CHAIN";
+const WINDOW: Duration = Duration::from_millis(250);
+
+/// A running program; dropping it ends it.
+pub struct Program {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Program {
+    /// Compiles `program.c` for a kind of chain, and starts it.
+    pub fn c(kind: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unwind/program.c");
+        let mut compiler = Command::new("cc");
+        compiler.arg(format!("-DKIND=\"{kind}\"")).args(["-O2", "-fno-optimize-sibling-calls", "-pthread"]);
+        let compiled = compiler.args(flags).arg("-o").arg(folder.path().join("chain")).arg(source).output();
+        let compiled = compiled.unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+    }
+
+    /// This test program itself, in a Rust chain.
+    pub fn rust() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::start(command.env(RUST_CHAIN, "1"), tempfile::tempdir().unwrap())
+    }
+
+    /// Any program, with a folder that goes with it.
+    pub fn start(command: &mut Command, folder: TempDir) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        thread::sleep(Duration::from_millis(100));
+        Self { child: child.unwrap(), folder }
+    }
+
+    /// Where it was compiled to.
+    pub fn executable(&self) -> PathBuf {
+        self.folder.path().join("chain")
+    }
+
+    /// Watches it for a while.
+    pub fn record(&self) -> OffCpu {
+        let session = Session::attach(self.child.id(), Options::default()).unwrap();
+        thread::sleep(WINDOW);
+        session.finish().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The user stacks of a report, outermost frame first, `;` between frames.
+pub fn chains(report: &OffCpu) -> BTreeSet<String> {
+    report.stacks.iter().filter(|stack| !stack.user.is_empty()).map(chain).collect()
+}
+
+/// Outermost frame first.
+pub fn chain(stack: &Stack) -> String {
+    let frames: Vec<&str> = stack.user.iter().rev().map(String::as_str).collect();
+    frames.join(";")
+}
+
+pub fn is_rust_chain() -> bool {
+    std::env::var_os(RUST_CHAIN).is_some()
+}
+
+pub fn play_rust_chain() -> ! {
+    loop {
+        std::hint::black_box(outer(1));
+    }
+}
+
+#[inline(never)]
+fn outer(n: u64) -> u64 {
+    middle(std::hint::black_box(n + 1)) + 1
+}
+
+#[inline(never)]
+fn middle(n: u64) -> u64 {
+    inner(std::hint::black_box(n + 1)) + 1
+}
+
+#[inline(never)]
+fn inner(n: u64) -> u64 {
+    thread::sleep(Duration::from_millis(5));
+    std::hint::black_box(n)
+}
