@@ -16,8 +16,6 @@ pub const PREEMPTED: u8 = 1;
 pub const STACK_FAILED: u8 = 2;
 /// Flag: the stack is as deep as the kernel records, and may be cut.
 pub const STACK_TRUNCATED: u8 = 4;
-/// Flag: the user stack goes on beyond the bytes that were copied.
-pub const USER_STACK_CUT: u8 = 8;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +55,7 @@ pub struct Head {
     pub frames: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`], [`USER_STACK_CUT`].
+    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`].
     pub flags: u8,
 }
 

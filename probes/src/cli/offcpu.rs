@@ -53,7 +53,8 @@ pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let output = output::Output::open(command.output.as_deref())?;
     let endings = Endings::watch()?;
     let min_ns = command.min_us.saturating_mul(1000);
-    let session = Session::attach(command.pid, Options { min_ns, stats: command.stats, ..Options::default() })?;
+    let session =
+        Session::attach(command.pid, Options { min_ns, stats: command.stats, ..Options::default() })?;
     let ending = endings.wait(session.process(), command.duration)?;
     let mut report = session.finish()?;
     if let Some(note) = early(ending, report.window_ns) {

@@ -1,5 +1,6 @@
 //! Addresses to names. The only module that reads symbols.
 
+mod debug_file;
 mod demangle;
 mod elf;
 mod trim;
@@ -23,7 +24,7 @@ pub struct Symbolizer {
     kernel: HashMap<u64, String>,
     /// By place, and whether it is a return address.
     user: HashMap<(Place, bool), String>,
-    copies: elf::Copies,
+    binaries: elf::Binaries,
     stacks: UserStacks,
 }
 
@@ -36,13 +37,15 @@ impl std::fmt::Debug for Symbolizer {
 impl Symbolizer {
     /// For the kernel that runs, and the process whose stacks these are.
     pub fn new(stacks: UserStacks) -> Self {
-        let (kernel, user, copies) = (HashMap::new(), HashMap::new(), elf::Copies::default());
-        Self { blazesym: Blazesym::new(), kernel, user, copies, stacks }
+        // Its demangling takes a C function called `c` for the type `char`.
+        let blazesym = Blazesym::builder().enable_demangling(false).build();
+        let (kernel, user, binaries) = (HashMap::new(), HashMap::new(), elf::Binaries::default());
+        Self { blazesym, kernel, user, binaries, stacks }
     }
 
     fn name_user(&mut self, place: Place, is_return: bool) -> String {
-        let Self { blazesym, user, copies, stacks, .. } = self;
-        let name = || elf::name(blazesym, copies, stacks.images(), place, is_return);
+        let Self { blazesym, user, binaries, stacks, .. } = self;
+        let name = || elf::name(blazesym, binaries, stacks.images(), place, is_return);
         user.entry((place, is_return)).or_insert_with(name).clone()
     }
 

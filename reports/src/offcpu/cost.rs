@@ -46,7 +46,10 @@ mod tests {
         let mut out = String::new();
         render(&mut out, &cost).unwrap();
         assert!(out.contains("attached in 90.0 ms, at most 30.0 MiB"), "{out}");
-        assert!(out.contains("1000 runs") && out.contains("45 ns each") && out.contains(" 0 ns each"), "{out}");
+        assert!(
+            out.contains("1000 runs") && out.contains("45 ns each") && out.contains(" 0 ns each"),
+            "{out}"
+        );
         assert!(out.lines().all(|line| line.len() <= 80), "{out}");
     }
 }
