@@ -123,4 +123,17 @@ pub struct UserStack {
 }
 
 const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40 && size_of::<Other>() == 24);
-const _: () = assert!(size_of::<UserStack>() == 80);
+/// The registers of a thread that is asleep, as the iterator over tasks writes them: no record, and not
+/// in the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskRegisters {
+    /// The thread, in the initial pid namespace.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// As it entered the kernel.
+    pub registers: UserRegisters,
+}
+
+const _: () = assert!(size_of::<UserStack>() == 80 && size_of::<TaskRegisters>() == 72);

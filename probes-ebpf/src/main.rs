@@ -8,6 +8,7 @@
 mod emit;
 mod maps;
 mod sched;
+mod sleepers;
 mod task;
 mod ustack;
 

@@ -1,12 +1,12 @@
 //! Bytes from the ring buffer to typed records.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::Arc;
 
 use probes_common::{
     COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
-    UserRegisters, UserStack,
+    TaskRegisters, UserRegisters, UserStack,
 };
 use thiserror::Error;
 
@@ -227,6 +227,17 @@ fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, Decod
         registers: fields.registers(body + offset_of!(UserStack, registers))?,
         stack: stack.ok_or(DecodeError::Short(bytes.len()))?,
     })
+}
+
+/// The registers of sleeping threads, by thread id, as the iterator over tasks writes them.
+pub fn task_registers(bytes: &[u8]) -> HashMap<u32, UserRegisters> {
+    let (whole, _) = bytes.as_chunks::<{ size_of::<TaskRegisters>() }>();
+    let task = |bytes: &[u8; size_of::<TaskRegisters>()]| {
+        let fields = Fields(bytes);
+        let tid = fields.u32(offset_of!(TaskRegisters, tid)).ok()?;
+        Some((tid, fields.registers(offset_of!(TaskRegisters, registers)).ok()?))
+    };
+    whole.iter().filter_map(task).collect()
 }
 
 /// Bounds-checked reads at the offsets of the shared structures.

@@ -16,7 +16,7 @@ use crate::interval::{Seed, SeedState, Windows};
 use crate::load::{Probes, Target};
 use crate::proc;
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
-use crate::unwind::UserStacks;
+use crate::unwind::{Stack, UserStacks};
 
 /// Where the switches come from, as reports name it.
 const ATTACH: &str = "tp_btf/sched_switch";
@@ -92,8 +92,10 @@ impl Session {
         let armed_ns = proc::monotonic_ns();
         probes.arm(&[Target { pid, code: user.code_spans() }])?;
         let start_ns = proc::monotonic_ns();
-        let seeds = proc::seeds(pid, &mut |ip, stack| user.add_sleeper(ip, stack))
-            .map_err(|error| gone_or(pid, "listing its threads", error))?;
+        let registers = probes.sleepers();
+        let mut unwind = |tid, ip, stack: Stack<'_>| user.add_sleeper(ip, registers.get(&tid), stack);
+        let seeds =
+            proc::seeds(pid, &mut unwind).map_err(|error| gone_or(pid, "listing its threads", error))?;
         let mut warnings = warnings_at_start(&seeds);
         warnings.extend(unreadable);
         let sink = if options.keep_intervals {

@@ -78,6 +78,7 @@ pub fn whole_window() -> Outcome {
     let stack = report.stacks.iter().find(|stack| stack.comm == "parked").ok_or("no stack")?;
     assert!(stack.kernel.iter().any(|frame| frame.contains("futex")), "{stack:?}");
     assert!(stack.user.iter().any(|frame| frame.contains("park")), "{stack:?}");
+    assert!(!stack.user_truncated && stack.user.len() > 5, "{stack:?}");
     Ok(())
 }
 
