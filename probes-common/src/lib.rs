@@ -18,5 +18,5 @@ pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
     COMM_LEN, Head, Kind, MAX_FRAMES, MAX_USER_STACK, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED,
-    SwitchOut, USER_STACK_CUT, UserRegisters, UserStack,
+    SwitchOut, TaskRegisters, UserRegisters, UserStack,
 };

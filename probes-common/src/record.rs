@@ -16,8 +16,6 @@ pub const PREEMPTED: u8 = 1;
 pub const STACK_FAILED: u8 = 2;
 /// Flag: the stack is as deep as the kernel records, and may be cut.
 pub const STACK_TRUNCATED: u8 = 4;
-/// Flag: the user stack goes on beyond the bytes that were copied.
-pub const USER_STACK_CUT: u8 = 8;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +60,7 @@ pub struct Head {
     pub frames: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`], [`USER_STACK_CUT`],
-    /// [`CALL_LANE_FLAG`](crate::CALL_LANE_FLAG).
+    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`], [`CALL_LANE_FLAG`](crate::CALL_LANE_FLAG).
     pub flags: u8,
 }
 
@@ -131,4 +128,17 @@ pub struct UserStack {
 }
 
 const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40 && size_of::<Other>() == 24);
-const _: () = assert!(size_of::<UserStack>() == 80);
+/// The registers of a thread that is asleep, as the iterator over tasks writes them: no record, and not
+/// in the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskRegisters {
+    /// The thread, in the initial pid namespace.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// As it entered the kernel.
+    pub registers: UserRegisters,
+}
+
+const _: () = assert!(size_of::<UserStack>() == 80 && size_of::<TaskRegisters>() == 72);

@@ -10,6 +10,7 @@ mod emit;
 mod maps;
 mod regs;
 mod sched;
+mod sleepers;
 mod task;
 mod ustack;
 

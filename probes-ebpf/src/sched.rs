@@ -40,12 +40,7 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 
 /// `prev` is still current here: stack, registers and name are its own.
 #[inline(always)]
-fn switch_out(
-    context: &BtfTracePointContext,
-    counters: *mut CpuCounters,
-    prev: Task,
-    watched: &Watched<'_>,
-) {
+fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: Task, watched: &Watched<'_>) {
     let Some(record) = SWITCH_OUT.get_ptr_mut(0) else { return };
     let prev_state: u32 = context.arg(3);
     // Without its memory, an ended task has no user side.

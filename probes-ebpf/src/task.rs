@@ -48,7 +48,7 @@ pub struct Task(*const u8);
 
 impl Task {
     /// # Safety
-    /// `pointer` must come from a tracepoint argument of type `struct task_struct *`.
+    /// `pointer` must come from a tracepoint's or an iterator's argument of type `struct task_struct *`.
     #[inline(always)]
     pub const unsafe fn from_argument(pointer: *const u8) -> Self {
         Self(pointer)
@@ -96,10 +96,10 @@ impl Task {
         None
     }
 
-    /// The registers with which the *current* task entered the kernel.
+    /// The registers with which the task entered the kernel: of use if it is current, or asleep.
     #[inline(always)]
     pub fn user_registers(self) -> Registers {
-        // SAFETY: `self` is current, typed by the verifier; it types and checks the result as well.
+        // SAFETY: the verifier knows `self` as a task; it types and checks the result as well.
         Registers(Self(unsafe { bpf_task_pt_regs(self.0 as *mut _) } as *const u8))
     }
 
@@ -129,7 +129,7 @@ impl Task {
     }
 }
 
-/// `struct pt_regs` of the current task.
+/// `struct pt_regs` of a task.
 #[derive(Clone, Copy)]
 pub struct Registers(Task);
 

@@ -7,8 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user};
 use probes_common::{
-    CODE_SPANS, CodeSpan, Control, CpuCounters, Head, Kind, Loss, MAX_TARGETS, MAX_USER_STACK,
-    USER_STACK_CUT, UserStack,
+    CODE_SPANS, CodeSpan, Control, CpuCounters, Head, Kind, Loss, MAX_TARGETS, MAX_USER_STACK, UserStack,
 };
 
 use crate::emit::{count, emit_prefix, has_room_for, head};
@@ -80,12 +79,6 @@ impl UserSide {
     pub const NONE: Self = Self { ip: 0, signature: 0 };
 }
 
-/// A part of a user stack that was copied.
-struct Copied {
-    bytes: usize,
-    flags: u8,
-}
-
 /// The user side of `task`, which must be current. Hands its stack out where it has not been seen.
 #[inline(always)]
 pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) -> UserSide {
@@ -99,17 +92,16 @@ pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) 
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let Some(record) = USER_STACK.get_ptr_mut(cpu) else { return UserSide { ip, signature: 0 } };
     let sp = registers.sp();
-    let mut copied = copy(counters, sp, base(task, sp), record);
-    copied.flags |= watched.lane;
-    if copied.bytes == 0 {
+    let bytes = copy(counters, sp, base(task, sp), record);
+    if bytes == 0 {
         return UserSide { ip, signature: 0 };
     }
     // A frame pointer; anything else in that register is no business of the stack's.
     let bp = registers.bp();
-    let frame = if bp.wrapping_sub(sp) < copied.bytes as u64 { bp } else { 0 };
-    let seed = mix(mix(mix(mix(copied.bytes as u64, u64::from(task.tgid())), ip), sp), frame);
-    let signature = signature(cpu, copied.bytes, seed, watched.code(record));
-    hand_out(counters, record, task, registers, &copied, signature);
+    let frame = if bp.wrapping_sub(sp) < bytes as u64 { bp } else { 0 };
+    let seed = mix(mix(mix(mix(bytes as u64, u64::from(task.tgid())), ip), sp), frame);
+    let signature = signature(cpu, bytes, seed, watched.code(record));
+    hand_out(counters, record, task, registers, bytes, signature, watched.lane);
     UserSide { ip, signature }
 }
 
@@ -125,8 +117,9 @@ fn base(task: Task, sp: u64) -> Option<u64> {
     is_near(thread_pointer).then_some(thread_pointer)
 }
 
+/// Copies the stack from `sp` up to `base`, and gives the number of bytes that could be read.
 #[inline(always)]
-fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut UserStackRecord) -> Copied {
+fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut UserStackRecord) -> usize {
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     let to: *mut u8 = unsafe { (&raw mut (*record).stack).cast() };
     let wanted = base.map_or(MAX_USER_STACK, |base| (base - sp) as usize);
@@ -155,9 +148,7 @@ fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut Use
     } else if base.is_some() && bytes < wanted {
         count(counters, Loss::UserStackPartial);
     }
-    let is_whole = base.is_some() && bytes == wanted;
-    let flags = forget(record, u64::from(if is_whole { 0 } else { USER_STACK_CUT })) as u8;
-    Copied { bytes, flags }
+    bytes
 }
 
 /// What the loop over a stack reads and writes.
@@ -232,8 +223,9 @@ fn hand_out(
     record: *mut UserStackRecord,
     task: Task,
     registers: Registers,
-    copied: &Copied,
+    bytes: usize,
     signature: u64,
+    lane: u8,
 ) {
     // The lowest bit is always set.
     let Some(seen) = SEEN.get_ptr_mut((signature >> 1) as u32 & (SEEN_SLOTS - 1)) else { return };
@@ -241,7 +233,7 @@ fn hand_out(
     if unsafe { seen.read_volatile() } == signature {
         return;
     }
-    let bytes = copied.bytes & (2 * MAX_USER_STACK - 1);
+    let bytes = bytes & (2 * MAX_USER_STACK - 1);
     if bytes > MAX_USER_STACK {
         return;
     }
@@ -250,8 +242,7 @@ fn hand_out(
         count(counters, Loss::UserStackNoRoom);
         return;
     }
-    let mut start = head(counters, task, Kind::UserStack);
-    start.flags = copied.flags;
+    let start = Head { flags: lane, ..head(counters, task, Kind::UserStack) };
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     unsafe {
         (*record).head = start;

@@ -1,12 +1,12 @@
 //! Bytes from the ring buffer to typed records.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::Arc;
 
 use probes_common::{
     CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, SCHED_LANE,
-    STACK_FAILED, STACK_TRUNCATED, SwitchOut, USER_STACK_CUT, UserRegisters, UserStack,
+    STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack,
 };
 use thiserror::Error;
 
@@ -122,8 +122,6 @@ pub struct UserSample<'a> {
     pub registers: UserRegisters,
     /// The stack from `registers.sp` upwards.
     pub stack: &'a [u8],
-    /// The stack goes on beyond these bytes.
-    pub cut: bool,
     /// The lane that `sequence` counts in.
     pub lane: u32,
 }
@@ -230,9 +228,19 @@ fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, Decod
         signature: fields.u64(body + offset_of!(UserStack, signature))?,
         registers: fields.registers(body + offset_of!(UserStack, registers))?,
         stack: stack.ok_or(DecodeError::Short(bytes.len()))?,
-        cut: head.flags & USER_STACK_CUT != 0,
         lane: if head.flags & CALL_LANE_FLAG == 0 { SCHED_LANE } else { CALL_LANE },
     })
+}
+
+/// The registers of sleeping threads, by thread id, as the iterator over tasks writes them.
+pub fn task_registers(bytes: &[u8]) -> HashMap<u32, UserRegisters> {
+    let (whole, _) = bytes.as_chunks::<{ size_of::<TaskRegisters>() }>();
+    let task = |bytes: &[u8; size_of::<TaskRegisters>()]| {
+        let fields = Fields(bytes);
+        let tid = fields.u32(offset_of!(TaskRegisters, tid)).ok()?;
+        Some((tid, fields.registers(offset_of!(TaskRegisters, registers)).ok()?))
+    };
+    whole.iter().filter_map(task).collect()
 }
 
 /// Bounds-checked reads at the offsets of the shared structures.
@@ -411,10 +419,9 @@ mod tests {
         }
     }
 
-    fn encode_user_stack(signature: u64, words: [u64; 8], stack: &[u8], claimed: u64, flags: u8) -> Vec<u8> {
+    fn encode_user_stack(signature: u64, words: [u64; 8], stack: &[u8], claimed: u64) -> Vec<u8> {
         let mut bytes = vec![0; size_of::<Head>()];
         bytes[offset_of!(Head, kind)] = Kind::UserStack as u8;
-        bytes[offset_of!(Head, flags)] = flags;
         bytes.extend(signature.to_ne_bytes());
         bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         bytes.extend(claimed.to_ne_bytes());
@@ -424,18 +431,17 @@ mod tests {
 
     #[test]
     fn a_user_stack_comes_back_with_its_registers() {
-        let bytes = encode_user_stack(77, [1, 2, 3, 4, 5, 6, 7, 8], b"0123456789", 10, USER_STACK_CUT);
+        let bytes = encode_user_stack(77, [1, 2, 3, 4, 5, 6, 7, 8], b"0123456789", 10);
         let Ok(Decoded::UserStack(sample)) = Decoder::default().decode(&bytes) else { panic!("{bytes:?}") };
         let registers = UserRegisters { ip: 1, sp: 2, bp: 3, bx: 4, r12_to_r15: [5, 6, 7, 8] };
         assert_eq!((sample.signature, sample.registers, sample.stack), (77, registers, &b"0123456789"[..]));
-        assert!(sample.cut);
     }
 
     #[test]
     fn a_user_stack_that_claims_more_than_it_has_is_refused() {
-        let short = encode_user_stack(77, [0; 8], b"0123456789", 11, 0);
+        let short = encode_user_stack(77, [0; 8], b"0123456789", 11);
         assert_eq!(Decoder::default().decode(&short), Err(DecodeError::Short(short.len())));
-        let long = encode_user_stack(77, [0; 8], b"0123456789", u64::MAX, 0);
+        let long = encode_user_stack(77, [0; 8], b"0123456789", u64::MAX);
         assert_eq!(Decoder::default().decode(&long), Err(DecodeError::UserStack(u64::MAX)));
     }
 

@@ -1,19 +1,23 @@
 //! Loads the programs into the kernel and attaches them. With `drain`, the only code that touches BPF.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, Iter};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
-use probes_common::{CODE_SPANS, CallFilter, CodeSpan, Control, CpuCounters, LANES, MAX_TARGETS};
+use probes_common::{
+    CODE_SPANS, CallFilter, CodeSpan, Control, CpuCounters, LANES, MAX_TARGETS, UserRegisters,
+};
 use reports::offcpu::ProgramCost;
 
 use crate::btf;
+use crate::decode::task_registers;
 use crate::error::{AttachError, KERNEL_BTF};
 use crate::object;
 use crate::proc;
@@ -22,6 +26,9 @@ use crate::program_info::program_info;
 /// The tracepoints, which give the programs their names, and how many arguments each program reads.
 const SCHED: &[(&str, usize)] = &[("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
 const CALLS: &[(&str, usize)] = &[("sys_enter", 2), ("sys_exit", 2)];
+
+/// The program that walks over all tasks.
+const SLEEPERS: &str = "sleepers";
 
 /// The kernel's fields that the programs read, by the names of the constants that hold their offsets. A
 /// path of fields leads through structures that lie in one another.
@@ -93,6 +100,8 @@ pub struct Probes {
     control: Array<MapData, ControlValue>,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
+    /// Reads the registers of sleeping threads; `None` where the kernel has no iterator over tasks.
+    sleepers: Option<File>,
     /// Holds the kernel's run-time statistics on.
     statistics: Option<OwnedFd>,
 }
@@ -135,6 +144,7 @@ impl Probes {
         for (name, _) in plan.tracepoints() {
             attach_program(&mut ebpf, name, &kernel_btf)?;
         }
+        let sleepers = attach_sleepers(&mut ebpf, &kernel_btf);
         // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
         // memory than all that follows.
         drop(kernel_btf);
@@ -145,7 +155,7 @@ impl Probes {
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
-        Ok(Self { ebpf, plan, control, counters, events, statistics: None })
+        Ok(Self { ebpf, plan, control, counters, events, sleepers, statistics: None })
     }
 
     /// Records the threads of these processes from now on; each with where its code lies.
@@ -170,6 +180,18 @@ impl Probes {
     pub fn cpus(&self) -> Result<u32, AttachError> {
         let lane = self.counters.get(&0, 0).map_err(|error| map_error("COUNTERS", &error))?;
         Ok(lane.len() as u32)
+    }
+
+    /// The user registers of the targets' threads, by thread id; those of threads that run are out of
+    /// date. Nothing the second time.
+    pub fn sleepers(&mut self) -> HashMap<u32, UserRegisters> {
+        let mut bytes = Vec::new();
+        let read = self.sleepers.take().map(|mut file| file.read_to_end(&mut bytes));
+        // Without registers the stacks of sleeping threads may be truncated, and say so.
+        if let Some(Err(_)) = read {
+            bytes.clear();
+        }
+        task_registers(&bytes)
     }
 
     /// Each CPU's counters, lane after lane.
@@ -293,6 +315,13 @@ fn attach_program(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result
     let refused = |error| AttachError::Program { program: name, reason: chain(&error) };
     program.load(name, btf).map_err(refused)?;
     program.attach().map(drop).map_err(refused)
+}
+
+fn attach_sleepers(ebpf: &mut Ebpf, btf: &aya::Btf) -> Option<File> {
+    let program: &mut Iter = ebpf.program_mut(SLEEPERS)?.try_into().ok()?;
+    program.load("task", btf).ok()?;
+    let link = program.attach().ok()?;
+    program.take_link(link).ok()?.into_file().ok()
 }
 
 fn take(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, AttachError> {

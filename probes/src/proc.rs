@@ -29,9 +29,12 @@ fn nanoseconds(clock: ClockId) -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
+/// Given thread id, instruction and stack of a sleeping thread, yields where it is.
+type Unwind<'a> = &'a mut dyn FnMut(u32, u64, Stack<'_>) -> UserSide;
+
 /// Looks at every thread of `pid`. A thread that ends meanwhile is left out: its events tell of it.
-/// `unwind` is given the instruction and the stack of each that sleeps.
-pub fn seeds(pid: u32, unwind: &mut dyn FnMut(u64, Stack<'_>) -> UserSide) -> io::Result<Vec<Seed>> {
+/// `unwind` is called for each that sleeps.
+pub fn seeds(pid: u32, unwind: Unwind<'_>) -> io::Result<Vec<Seed>> {
     // Start times in stat count from boot with suspended time; records count without.
     let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
     // Absent where this process may not read that one's memory; then there are instructions only.
@@ -134,7 +137,7 @@ pub fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
 struct Sleepers<'a> {
     pid: u32,
     memory: Option<File>,
-    unwind: &'a mut dyn FnMut(u64, Stack<'_>) -> UserSide,
+    unwind: Unwind<'a>,
 }
 
 impl Sleepers<'_> {
@@ -147,7 +150,7 @@ impl Sleepers<'_> {
         if bytes.is_empty() || syscall()? != before {
             return Some(UserSide { ip, stack: None });
         }
-        Some((self.unwind)(ip, Stack { start: sp, bytes: &bytes }))
+        Some((self.unwind)(tid, ip, Stack { start: sp, bytes: &bytes }))
     }
 }
 
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn our_own_threads_have_seeds() {
-        let mut unwind = |ip, _: Stack<'_>| UserSide { ip, stack: None };
+        let mut unwind = |_, ip, _: Stack<'_>| UserSide { ip, stack: None };
         let seeds = seeds(std::process::id(), &mut unwind).unwrap();
         assert!(!seeds.is_empty());
         assert!(seeds.iter().all(|seed| seed.start_ns < seed.taken_ns));

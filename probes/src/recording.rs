@@ -91,9 +91,11 @@ impl<A: Analysis> Recording<A> {
         let start_ns = proc::monotonic_ns();
         let mut seeds = Vec::new();
         let mut start = Start { start_ns, calls: Vec::new() };
+        let registers = probes.sleepers();
         for pid in &pids {
             let stacks = user.process(*pid);
-            let of_one = proc::seeds(*pid, &mut |ip, stack| stacks.add_sleeper(ip, stack));
+            let of_one =
+                proc::seeds(*pid, &mut |tid, ip, stack| stacks.add_sleeper(ip, registers.get(&tid), stack));
             seeds.extend(of_one.map_err(|error| gone_or(*pid, "listing its threads", error))?);
             if calls.is_some() {
                 start.calls.extend(proc::calls(*pid));

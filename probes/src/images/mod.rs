@@ -4,15 +4,19 @@
 
 mod maps;
 mod perf_map;
+mod segments;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use probes_common::{CODE_SPANS, CodeSpan};
 
 pub use perf_map::PerfMap;
+pub use segments::Segments;
 
 /// The most bytes of the vdso that are kept: it has had two to four pages for years.
 const VDSO_MAX: u64 = 1 << 20;
@@ -38,7 +42,10 @@ pub enum Content {
 /// Every mapping that a process was seen to have, and which of them it has at present.
 #[derive(Debug, Default)]
 pub struct Images {
-    pid: u32,
+    /// `/proc/PID`, held open: another process that gets the same id is not found through it.
+    process: Option<File>,
+    /// Its root directory, which stays when the process ends.
+    root: Option<File>,
     all: Vec<Mapping>,
     /// Indices into `all`, by address.
     current: Vec<u32>,
@@ -71,10 +78,10 @@ impl Mapping {
         &self.line.path
     }
 
-    fn open(line: maps::Line, pid: u32) -> Self {
+    fn open(line: maps::Line, process: &Path) -> Self {
         let content = match line.path.as_str() {
-            "[vdso]" => memory(pid, &line).map_or(Content::Unknown, Content::Memory),
-            path if path.starts_with('/') => open(pid, &line).map_or(Content::Unknown, Content::File),
+            "[vdso]" => memory(process, &line).map_or(Content::Unknown, Content::Memory),
+            path if path.starts_with('/') => open(process, &line).map_or(Content::Unknown, Content::File),
             _ => Content::Unknown,
         };
         Self { line, content }
@@ -84,7 +91,9 @@ impl Mapping {
 impl Images {
     /// Reads the executable mappings of `pid`, and opens their files.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let mut images = Self { pid, ..Self::default() };
+        let process = File::open(format!("/proc/{pid}"))?;
+        let root = File::open(folder(&process).join("root")).ok();
+        let mut images = Self { process: Some(process), root, ..Self::default() };
         images.refresh()?;
         Ok(images)
     }
@@ -105,23 +114,24 @@ impl Images {
 
     /// Looks at what is mapped now: libraries may have been loaded, or the process may run another program.
     pub fn refresh(&mut self) -> io::Result<()> {
-        let text = fs::read_to_string(format!("/proc/{}/maps", self.pid))?;
+        let Some(process) = self.process.as_ref().map(folder) else { return Ok(()) };
+        let text = fs::read_to_string(process.join("maps"))?;
         let lines: Vec<maps::Line> = text.lines().filter_map(maps::parse).collect();
         // A process that is ending has no mappings any more; what it had is worth more than that.
         if !lines.is_empty() {
-            self.current = lines.into_iter().map(|line| self.number(line)).collect();
+            self.current = lines.into_iter().map(|line| self.number(line, &process)).collect();
         }
         if self.current.iter().any(|index| self.all[*index as usize].line.path.is_empty()) {
-            self.perf_map.find(self.pid);
+            self.perf_map.find(&process);
         }
         Ok(())
     }
 
     /// The number of a mapping, which gets one where it is new.
-    fn number(&mut self, line: maps::Line) -> u32 {
+    fn number(&mut self, line: maps::Line, process: &Path) -> u32 {
         let known = self.all.iter().position(|mapping| mapping.line == line);
         known.unwrap_or_else(|| {
-            self.all.push(Mapping::open(line, self.pid));
+            self.all.push(Mapping::open(line, process));
             self.all.len() - 1
         }) as u32
     }
@@ -136,6 +146,17 @@ impl Images {
     /// The mapping of a place.
     pub fn mapping(&self, place: Place) -> Option<&Mapping> {
         self.all.get(place.mapping? as usize)
+    }
+
+    /// The process's root directory.
+    pub const fn root(&self) -> Option<&File> {
+        self.root.as_ref()
+    }
+
+    /// The mapping of that path.
+    #[cfg(test)]
+    pub fn mapping_named(&self, path: &str) -> Option<&Mapping> {
+        self.all.iter().find(|mapping| mapping.path() == path)
     }
 
     /// The names that a run-time compiler gave to the code that it made.
@@ -164,15 +185,25 @@ impl Images {
 
 /// `map_files` leads to the mapped file itself, even if deleted, but needs CAP_SYS_ADMIN; `root` leads
 /// through the process's own mounts.
-fn open(pid: u32, line: &maps::Line) -> Option<Arc<File>> {
-    let itself = format!("/proc/{pid}/map_files/{:x}-{:x}", line.start, line.end);
-    let by_name = format!("/proc/{pid}/root{}", line.path);
-    File::open(itself).or_else(|_| File::open(by_name)).ok().map(Arc::new)
+fn open(process: &Path, line: &maps::Line) -> Option<Arc<File>> {
+    let itself = process.join(format!("map_files/{:x}-{:x}", line.start, line.end));
+    let by_name = process.join(format!("root{}", line.path));
+    open_regular(&itself).or_else(|| open_regular(&by_name)).map(Arc::new)
 }
 
-fn memory(pid: u32, line: &maps::Line) -> Option<Arc<[u8]>> {
+/// A name that the watched process chose may lead to a pipe by now: opening it must not wait.
+fn open_regular(path: &Path) -> Option<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    file.metadata().ok().filter(|metadata| metadata.is_file()).map(|_| file)
+}
+
+fn folder(process: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", process.as_raw_fd()))
+}
+
+fn memory(process: &Path, line: &maps::Line) -> Option<Arc<[u8]>> {
     let mut bytes = vec![0; (line.end - line.start).min(VDSO_MAX) as usize];
-    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    let memory = File::open(process.join("mem")).ok()?;
     memory.read_exact_at(&mut bytes, line.start).ok()?;
     Some(bytes.into())
 }
@@ -191,7 +222,7 @@ mod tests {
         };
         let all = spans.iter().map(|span| Mapping { line: line(span), content: Content::Unknown }).collect();
         let current = (0..spans.len() as u32).collect();
-        Images { pid: 1, all, current, perf_map: PerfMap::default() }
+        Images { all, current, ..Images::default() }
     }
 
     #[test]
@@ -216,7 +247,7 @@ mod tests {
         let images = Images::of(std::process::id()).unwrap();
         let place = images.place(our_own_code_and_vdso_are_there as fn() as usize as u64);
         assert!(matches!(images.mapping(place).unwrap().content(), Content::File(_)));
-        let vdso = images.all.iter().find(|mapping| mapping.path() == "[vdso]").unwrap();
+        let vdso = images.mapping_named("[vdso]").unwrap();
         assert!(matches!(vdso.content(), Content::Memory(bytes) if bytes.starts_with(b"\x7fELF")));
     }
 }

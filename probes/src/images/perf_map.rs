@@ -5,18 +5,20 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
 
 /// The file, if the process has one; held open, because it may go with the process.
 #[derive(Debug, Default)]
 pub struct PerfMap(Option<File>);
 
 impl PerfMap {
-    /// Looks for the file of `pid`, by the id that the process has in its own pid namespace, in the
-    /// process's own file tree.
-    pub fn find(&mut self, pid: u32) {
-        if self.0.is_none() {
-            let own_pid = own_pid(pid).unwrap_or(pid);
-            self.0 = File::open(format!("/proc/{pid}/root/tmp/perf-{own_pid}.map")).ok();
+    /// Looks for the file of the process that `process` (its folder in `/proc`) is about: by the id that it
+    /// has in its own pid namespace, in its own file tree.
+    pub fn find(&mut self, process: &Path) {
+        if self.0.is_none()
+            && let Some(own_pid) = own_pid(process)
+        {
+            self.0 = super::open_regular(&process.join(format!("root/tmp/perf-{own_pid}.map")));
         }
     }
 
@@ -30,8 +32,8 @@ impl PerfMap {
 }
 
 /// The last field of `NSpid` in `/proc/PID/status`.
-fn own_pid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+fn own_pid(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     ids.split_whitespace().next_back()?.parse().ok()
 }

@@ -2,62 +2,82 @@
 //! from what a run-time compiler wrote down.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use tempfile::NamedTempFile;
 
+use super::debug_file;
 use super::demangle::demangle;
-use crate::images::{Content, Images, Mapping, Place};
+use crate::images::{Content, Images, Mapping, Place, Segments};
 
-/// Files made of memory that no file holds, for a library that reads files only.
+/// Where the symbols of each mapping are, by its number.
 #[derive(Debug, Default)]
-pub struct Copies(HashMap<usize, Option<NamedTempFile>>);
+pub struct Binaries(HashMap<u32, Option<Binary>>);
+
+#[derive(Debug)]
+struct Binary {
+    path: PathBuf,
+    segments: Segments,
+    /// Holds a file that was made of memory, for a library that reads files only.
+    _copy: Option<NamedTempFile>,
+}
 
 /// The function that holds `place`, or the file and offset where it has no name. `is_return` tells that
 /// the address is where a call comes back to: the call itself lies before it.
 pub fn name(
     symbolizer: &Symbolizer,
-    copies: &mut Copies,
+    binaries: &mut Binaries,
     images: &Images,
     place: Place,
     is_return: bool,
 ) -> String {
     let address = place.address.saturating_sub(u64::from(is_return));
-    let Some(mapping) = images.mapping(place) else { return format!("{:#x}", place.address) };
-    let offset = mapping.offset(address);
-    let function = match path(mapping.content(), copies) {
-        Some(path) => function(symbolizer, path, offset),
+    let (Some(number), Some(mapping)) = (place.mapping, images.mapping(place)) else {
+        return format!("{:#x}", place.address);
+    };
+    let binary = binaries.0.entry(number).or_insert_with(|| Binary::of(mapping, images));
+    let function = match binary {
+        Some(binary) => binary.function(symbolizer, mapping.offset(address)),
         None => images.perf_map().name(address),
     };
     function.unwrap_or_else(|| position(mapping, mapping.offset(place.address)))
 }
 
-fn path(content: &Content, copies: &mut Copies) -> Option<String> {
-    match content {
-        Content::File(file) => Some(format!("/proc/self/fd/{}", file.as_raw_fd())),
-        Content::Memory(bytes) => {
-            let copy = copies.0.entry(bytes.as_ptr() as usize).or_insert_with(|| copy(bytes).ok());
-            copy.as_ref().map(|copy| copy.path().display().to_string())
+impl Binary {
+    fn of(mapping: &Mapping, images: &Images) -> Option<Self> {
+        let (path, copy) = match mapping.content() {
+            Content::File(file) => {
+                let itself = || PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                (debug_file::find(file, mapping.path(), images).unwrap_or_else(itself), None)
+            }
+            Content::Memory(bytes) => {
+                let copy = copy(bytes).ok()?;
+                (copy.path().to_owned(), Some(copy))
+            }
+            Content::Unknown => return None,
+        };
+        Some(Self { path, segments: Segments::of(mapping.content()), _copy: copy })
+    }
+
+    /// By the address in the file's own terms, which a debug file shares: its offsets are others.
+    fn function(&self, symbolizer: &Symbolizer, file_offset: u64) -> Option<String> {
+        let source = Source::Elf(Elf::new(&self.path));
+        let address = self.segments.address(file_offset)?;
+        match symbolizer.symbolize_single(&source, Input::VirtOffset(address)).ok()? {
+            Symbolized::Sym(symbol) => Some(demangle(&symbol.name)),
+            Symbolized::Unknown(_) => None,
         }
-        Content::Unknown => None,
     }
 }
 
-fn copy(bytes: &[u8]) -> std::io::Result<NamedTempFile> {
+fn copy(bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new()?;
     file.write_all(bytes)?;
     Ok(file)
-}
-
-fn function(symbolizer: &Symbolizer, path: String, offset: u64) -> Option<String> {
-    let source = Source::Elf(Elf::new(path));
-    match symbolizer.symbolize_single(&source, Input::FileOffset(offset)).ok()? {
-        Symbolized::Sym(symbol) => Some(demangle(&symbol.name)),
-        Symbolized::Unknown(_) => None,
-    }
 }
 
 fn position(mapping: &Mapping, offset: u64) -> String {
@@ -70,7 +90,7 @@ mod tests {
     use super::*;
 
     fn name_of(images: &Images, address: u64) -> String {
-        name(&Symbolizer::new(), &mut Copies::default(), images, images.place(address), false)
+        name(&Symbolizer::new(), &mut Binaries::default(), images, images.place(address), false)
     }
 
     #[test]
@@ -83,5 +103,15 @@ mod tests {
     #[test]
     fn an_address_outside_every_mapping_stays_an_address() {
         assert_eq!(name_of(&Images::default(), 0x1234), "0x1234");
+    }
+
+    #[test]
+    fn the_vdso_has_names() {
+        let images = Images::of(std::process::id()).unwrap();
+        let vdso = images.mapping_named("[vdso]").unwrap();
+        let binary = Binary::of(vdso, &images).unwrap();
+        let symbolizer = Symbolizer::builder().enable_demangling(false).build();
+        let names = (0..0x2000).step_by(16).filter_map(|offset| binary.function(&symbolizer, offset));
+        assert!(names.into_iter().any(|name| name.contains("clock_gettime")));
     }
 }

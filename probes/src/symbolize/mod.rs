@@ -1,5 +1,6 @@
 //! Addresses to names. The only module that reads symbols.
 
+mod debug_file;
 mod demangle;
 mod elf;
 mod place;
@@ -26,7 +27,7 @@ pub struct Symbolizer {
     kernel: HashMap<u64, String>,
     /// By process, place, and whether it is a return address.
     user: HashMap<(u32, Place, bool), String>,
-    copies: elf::Copies,
+    binaries: elf::Binaries,
     stacks: ProcessStacks,
 }
 
@@ -39,14 +40,16 @@ impl std::fmt::Debug for Symbolizer {
 impl Symbolizer {
     /// For the kernel that runs, and the processes whose stacks these are.
     pub fn new(stacks: ProcessStacks) -> Self {
-        let (kernel, user, copies) = (HashMap::new(), HashMap::new(), elf::Copies::default());
-        Self { blazesym: Blazesym::new(), kernel, user, copies, stacks }
+        // Its demangling takes a C function called `c` for the type `char`.
+        let blazesym = Blazesym::builder().enable_demangling(false).build();
+        let (kernel, user, binaries) = (HashMap::new(), HashMap::new(), elf::Binaries::default());
+        Self { blazesym, kernel, user, binaries, stacks }
     }
 
     fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
-        let Self { blazesym, user, copies, stacks, .. } = self;
+        let Self { blazesym, user, binaries, stacks, .. } = self;
         let name = || match stacks.images(tgid) {
-            Some(images) => elf::name(blazesym, copies, images, place, is_return),
+            Some(images) => elf::name(blazesym, binaries, images, place, is_return),
             None => format!("{:#x}", place.address),
         };
         user.entry((tgid, place, is_return)).or_insert_with(name).clone()

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 
 use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::read::elf::{FileHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache, ReadRef};
 
 use super::cfi::{Cfi, Step};
 use super::frame_rule::FrameRule;
 use super::offsets::{self, At, Code};
 use super::registers::{Registers, Stack};
-use crate::images::Content;
+use crate::images::{Content, Segments};
 
 /// Functions longer than this are not analysed.
 const MAX_FUNCTION_BYTES: u64 = 64 << 10;
@@ -28,19 +28,12 @@ const OUTERMOST: [&[u8]; 8] =
 #[derive(Debug)]
 pub struct Module {
     content: Content,
-    segments: Vec<Segment>,
+    segments: Segments,
     entry: u64,
     cfi: Cfi,
     functions: OnceCell<Vec<Function>>,
     /// Answers of the analysis, by the address they are about.
     rules: RefCell<HashMap<At, Option<FrameRule>>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    file_offset: u64,
-    address: u64,
-    file_bytes: u64,
 }
 
 /// A symbol of `.symtab`, or of `.dynsym` where there is none.
@@ -60,16 +53,15 @@ impl Module {
             Content::Memory(bytes) => read_all(&**bytes),
             Content::Unknown => None,
         };
-        let (segments, entry, cfi) = read.unwrap_or_default();
+        let (entry, cfi) = read.unwrap_or_default();
+        let segments = Segments::of(content);
         let content = content.clone();
         Self { content, segments, entry, cfi, functions: OnceCell::new(), rules: RefCell::default() }
     }
 
     /// The address that the byte at `file_offset` has in the file's own terms.
     pub fn address(&self, file_offset: u64) -> Option<u64> {
-        let holds = |segment: &&Segment| file_offset.wrapping_sub(segment.file_offset) < segment.file_bytes;
-        let segment = self.segments.iter().find(holds)?;
-        Some(file_offset - segment.file_offset + segment.address)
+        self.segments.address(file_offset)
     }
 
     /// The registers of the caller of the frame at `at`, by call frame information, or by analysis of
@@ -147,11 +139,8 @@ impl Module {
 
     /// The code from `start` to `end`, or to the end of its segment.
     pub fn code(&self, start: u64, end: u64) -> Option<Vec<u8>> {
-        let holds = |segment: &&Segment| start.wrapping_sub(segment.address) < segment.file_bytes;
-        let segment = self.segments.iter().find(holds)?;
-        let end = end.min(segment.address.checked_add(segment.file_bytes)?);
-        let length = usize::try_from(end.checked_sub(start)?).ok()?;
-        let offset = start - segment.address + segment.file_offset;
+        let (offset, left) = self.segments.file_offset(start)?;
+        let length = usize::try_from(end.checked_sub(start)?.min(left)).ok()?;
         match &self.content {
             Content::File(file) => {
                 let mut bytes = vec![0; length];
@@ -185,21 +174,10 @@ impl At {
     }
 }
 
-fn read_all<'data, R: ReadRef<'data>>(data: R) -> Option<(Vec<Segment>, u64, Cfi)> {
+/// The entry point, and the call frame information.
+fn read_all<'data, R: ReadRef<'data>>(data: R) -> Option<(u64, Cfi)> {
     let header = FileHeader64::<Endianness>::parse(data).ok()?;
     let endian = header.endian().ok()?;
-    let is_ours = header.e_machine(endian) == elf::EM_X86_64;
-    let segments = header
-        .program_headers(endian, data)
-        .ok()?
-        .iter()
-        .filter(|segment| is_ours && segment.p_type(endian) == elf::PT_LOAD)
-        .map(|segment| Segment {
-            file_offset: segment.p_offset(endian),
-            address: segment.p_vaddr(endian),
-            file_bytes: segment.p_filesz(endian),
-        })
-        .collect();
     let sections = header.sections(endian, data).ok()?;
     let section = |name: &[u8]| -> (u64, Vec<u8>) {
         let Some((_, section)) = sections.section_by_name(endian, name) else { return Default::default() };
@@ -208,7 +186,7 @@ fn read_all<'data, R: ReadRef<'data>>(data: R) -> Option<(Vec<Segment>, u64, Cfi
         (section.sh_addr(endian), if is_small { bytes.to_vec() } else { Vec::new() })
     };
     let text = sections.section_by_name(endian, b".text").map_or(0, |(_, text)| text.sh_addr(endian));
-    Some((segments, header.e_entry(endian), Cfi::new(section(b".eh_frame"), section(b".eh_frame_hdr"), text)))
+    Some((header.e_entry(endian), Cfi::new(section(b".eh_frame"), section(b".eh_frame_hdr"), text)))
 }
 
 fn functions<'data, R: ReadRef<'data>>(data: R) -> Option<Vec<Function>> {

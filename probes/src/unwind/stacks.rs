@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use probes_common::{CODE_SPANS, CodeSpan};
+use probes_common::{CODE_SPANS, CodeSpan, UserRegisters};
 
 use super::UserFrames;
 use super::registers::{Registers, Stack};
@@ -54,10 +54,12 @@ impl UserStacks {
         self.add(sample.signature, sample.registers.into(), stack);
     }
 
-    /// Unwinds the stack of a thread that was found asleep, of which only instruction and stack pointer
-    /// are known.
-    pub fn add_sleeper(&mut self, ip: u64, stack: Stack<'_>) -> UserSide {
-        let frames = self.unwind(Registers::caller(ip, stack.start), stack);
+    /// Unwinds the stack of a thread that was found asleep at `ip`. Registers that were read at another
+    /// time count only if the thread had the same instruction and stack pointer then.
+    pub fn add_sleeper(&mut self, ip: u64, known: Option<&UserRegisters>, stack: Stack<'_>) -> UserSide {
+        let known = known.filter(|known| (known.ip, known.sp) == (ip, stack.start));
+        let registers = known.map_or(Registers::caller(ip, stack.start), |known| (*known).into());
+        let frames = self.unwind(registers, stack);
         // Signatures of the kernel side are odd.
         let signature = 2 * (self.stacks.len() as u64 + 1);
         let kept = self.keep(signature, frames);

@@ -85,6 +85,20 @@ pub fn deleted() -> Outcome {
     Ok(())
 }
 
+pub fn debug_file() -> Outcome {
+    let program = Program::stripped("abc", &["-fomit-frame-pointer"]);
+    check(&program.record(), "_start;", &[";main;a;b;c;wait_stub"]);
+    Ok(())
+}
+
+pub fn made_at_run_time() -> Outcome {
+    let program = Program::c("jit", &["-fomit-frame-pointer"]);
+    let report = program.record();
+    fs::remove_file(format!("/tmp/perf-{}.map", program.pid()))?;
+    check(&report, "_start;", &[";main;made at run time;from_jit;a;b;c;wait_stub"]);
+    Ok(())
+}
+
 /// Sixty frames of a kilobyte each: more than is copied.
 pub fn deep() -> Outcome {
     let program = Program::c("deep", &["-fomit-frame-pointer"]);

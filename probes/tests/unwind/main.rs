@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         chain("chains::rust", chains::rust),
         chain("chains::a_frame_larger_than_a_page_hides_no_caller", chains::large_frame),
         chain("chains::a_program_deleted_while_it_runs", chains::deleted),
+        chain("chains::a_stripped_program_with_a_debug_file", chains::debug_file),
+        chain("chains::code_made_at_run_time", chains::made_at_run_time),
         chain("chains::a_stack_over_32_kib_is_truncated", chains::deep),
         chain("chains::a_thread_and_a_signal_handler", chains::thread_and_signal),
         Test {

@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +46,23 @@ KEEP void on_signal(int signal) { a(signal); }
 KEEP void interrupted(void) { raise(SIGUSR1); }
 static void *in_thread(void *nothing) { for (;;) a(1); return nothing; }
 
+KEEP int from_jit(void) { return a(1) + 1; }
+
+// A function made at run time, with a frame pointer, and its name where run-time compilers write names.
+typedef int function(int (*)(void));
+static function *make(void) {
+    // push rbp; mov rbp,rsp; call rdi; pop rbp; ret
+    static const unsigned char code[] = { 0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3 };
+    void *page = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char name[64];
+    memcpy(page, code, sizeof code);
+    snprintf(name, sizeof name, "/tmp/perf-%d.map", (int)getpid());
+    FILE *map = fopen(name, "w");
+    fprintf(map, "%lx %lx made at run time\n", (unsigned long)page, (unsigned long)sizeof code);
+    fclose(map);
+    return (function *)page;
+}
+
 int main(void) {
     const char *kind = KIND;
     pthread_t thread;
@@ -51,6 +70,10 @@ int main(void) {
         signal(SIGUSR1, on_signal);
         pthread_create(&thread, 0, in_thread, 0);
         for (;;) interrupted();
+    }
+    if (strcmp(kind, "jit") == 0) {
+        function *made = make();
+        for (;;) made(from_jit);
     }
     if (strcmp(kind, "large") == 0) for (;;) { left(1); right(1); }
     if (strcmp(kind, "deep") == 0) for (;;) deep(60);

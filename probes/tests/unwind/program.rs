@@ -22,14 +22,38 @@ pub struct Program {
 impl Program {
     /// Compiles `program.c` for a kind of chain, and starts it.
     pub fn c(kind: &str, flags: &[&str]) -> Self {
+        let folder = Self::compile(kind, flags);
+        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+    }
+
+    /// The same, with the symbols in a file of their own beside it.
+    pub fn stripped(kind: &str, flags: &[&str]) -> Self {
+        let folder = Self::compile(kind, flags);
+        for arguments in [
+            ["--only-keep-debug", "chain", "chain.debug"],
+            ["--strip-all", "chain", "chain"],
+            ["--add-gnu-debuglink=chain.debug", "chain", "chain"],
+        ] {
+            let done = Command::new("objcopy").args(arguments).current_dir(folder.path()).status();
+            assert!(done.unwrap().success(), "{arguments:?}");
+        }
+        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+    }
+
+    fn compile(kind: &str, flags: &[&str]) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unwind/program.c");
         let mut compiler = Command::new("cc");
-        compiler.arg(format!("-DKIND=\"{kind}\"")).args(["-O2", "-fno-optimize-sibling-calls", "-pthread"]);
+        compiler.arg(format!("-DKIND=\"{kind}\"")).args([
+            "-O2",
+            "-fno-optimize-sibling-calls",
+            "-pthread",
+            "-Wl,--build-id",
+        ]);
         let compiled = compiler.args(flags).arg("-o").arg(folder.path().join("chain")).arg(source).output();
         let compiled = compiled.unwrap();
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+        folder
     }
 
     /// This test program itself, in a Rust chain.
@@ -48,6 +72,11 @@ impl Program {
     /// Where it was compiled to.
     pub fn executable(&self) -> PathBuf {
         self.folder.path().join("chain")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Watches it for a while.

@@ -1,0 +1,73 @@
+//! Separate debug files: where a distribution puts the symbols that it took out of a binary.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ReadCache};
+
+use crate::images::Images;
+
+const DEBUG_FOLDER: &str = "usr/lib/debug";
+
+/// The debug file of a binary that has no symbol table of its own, which the process knows as `path`.
+///
+/// Places are those of gdb ("Debugging Information in Separate Files"): by build-id, then by the name in
+/// `.gnu_debuglink`; in the process's own file tree, then in this one's. A debug file must have the
+/// binary's build-id: one of another build names other functions.
+pub fn find(file: &File, path: &str, images: &Images) -> Option<PathBuf> {
+    let data = ReadCache::new(file);
+    let elf = ElfFile64::<Endianness, _>::parse(&data).ok()?;
+    if elf.symbol_table().is_some() {
+        return None;
+    }
+    let build_id = elf.build_id().ok().flatten()?;
+    let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+    let process_root = images.root().map(|root| PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
+    let roots = process_root.into_iter().chain([PathBuf::from("/")]);
+    let places = roots.flat_map(|root| places(&root, build_id, link.as_deref(), path));
+    places.into_iter().find(|place| has_build_id(place, build_id))
+}
+
+fn places(root: &Path, build_id: &[u8], link: Option<&str>, path: &str) -> Vec<PathBuf> {
+    let debug = root.join(DEBUG_FOLDER);
+    let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut places = Vec::new();
+    if hex.len() > 2 {
+        places.push(debug.join(".build-id").join(&hex[..2]).join(format!("{}.debug", &hex[2..])));
+    }
+    let folder = Path::new(path).parent().and_then(|folder| folder.strip_prefix("/").ok());
+    if let (Some(link), Some(folder)) = (link, folder) {
+        places.extend([
+            root.join(folder).join(link),
+            root.join(folder).join(".debug").join(link),
+            debug.join(folder).join(link),
+        ]);
+    }
+    places
+}
+
+fn has_build_id(place: &Path, build_id: &[u8]) -> bool {
+    let Ok(file) = File::open(place) else { return false };
+    let data = ReadCache::new(&file);
+    let elf = ElfFile64::<Endianness, _>::parse(&data);
+    elf.is_ok_and(|elf| elf.build_id().ok().flatten() == Some(build_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_by_build_id_then_beside_the_binary_then_in_the_debug_folder() {
+        let found = places(Path::new("/"), &[0xab, 0xcd, 0xef], Some("tool.debug"), "/opt/bin/tool");
+        let expected = [
+            "/usr/lib/debug/.build-id/ab/cdef.debug",
+            "/opt/bin/tool.debug",
+            "/opt/bin/.debug/tool.debug",
+            "/usr/lib/debug/opt/bin/tool.debug",
+        ];
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
+}
