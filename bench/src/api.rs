@@ -57,7 +57,7 @@ impl Api {
 
     /// Forks `n` sandboxes from `tag`, with one call.
     pub async fn fork_many(&self, tag: &str, n: u32) -> Result<Vec<Sandbox>, Error> {
-        let request = CreateSandboxes { snapshot_tag: tag.to_owned(), n };
+        let request = CreateSandboxes::new(tag, n);
         self.client.fork(&request).await.map_err(call(format!("fork {n} sandboxes from {tag}")))
     }
 

@@ -1,6 +1,6 @@
 //! How many BRANCHes there may be at once.
 //!
-//! A BRANCH is refused, for now, where it would be one of too many:
+//! A BRANCH is refused, and its client told when to try again, where it would be one of too many:
 //!
 //! - by count: as many as `max_branches` are under way, from their begin to the publishing of their snapshot;
 //! - by bytes: it would be staged in memory and would fit into the staging budget alone, and does not fit beside

@@ -107,7 +107,7 @@ impl AuditLog {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
     }
 
-    /// Goes on in the file that has the name now: after a log rotation, a fresh one. On an error it goes on in
+    /// Opens the file of that name again, which is a fresh one after a log rotation. On an error it goes on in
     /// the old one.
     pub fn reopen(&self) -> io::Result<()> {
         let file = open(&self.path)?;

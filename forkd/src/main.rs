@@ -22,6 +22,9 @@ struct Command {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     Serve(cli::serve::Serve),
+    Pack(cli::pack::Pack),
+    Unpack(cli::unpack::Unpack),
+    Doctor(cli::doctor::Doctor),
     #[command(flatten)]
     Client(cli::ClientCommand),
     Completions(cli::completions::Completions),
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
             log_to_stderr();
             serve.run()
         }
+        Subcommands::Pack(pack) => pack.run(&command.options),
+        Subcommands::Unpack(unpack) => unpack.run(&command.options),
+        Subcommands::Doctor(doctor) => doctor.run(&command.options),
         Subcommands::Client(client) => client.run(&command.options),
         Subcommands::Completions(completions) => completions.run(Command::command()),
         Subcommands::Man(man) => man.run(Command::command()),

@@ -19,6 +19,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -153,6 +154,24 @@ impl<'a> Btf<'a> {
             .ok_or_else(|| BtfError::NoTracepoint(tracepoint.to_owned()))
     }
 
+    /// The id of a function, as `attach_btf_id` takes it.
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.id(KIND_FUNC, name)
+    }
+
+    /// The id of the type that stands for a tracepoint, as `attach_btf_id` takes it.
+    pub fn tracepoint_id(&self, name: &str) -> Option<u32> {
+        self.id(KIND_TYPEDEF, &format!("btf_trace_{name}"))
+    }
+
+    fn id(&self, kind: u32, name: &str) -> Option<u32> {
+        let index = self.starts.iter().position(|at| {
+            read_type(self.types, *at)
+                .is_ok_and(|found| found.kind() == kind && self.is_named(found.name, name))
+        })?;
+        u32::try_from(index + 1).ok()
+    }
+
     fn field_bit(&self, structure: Type, field: &str, depth: u32) -> Option<u32> {
         for index in 0..structure.count() {
             let at = structure.tail + 12 * index;
@@ -246,6 +265,15 @@ mod tests {
         let btf = Btf::parse(&bytes).unwrap();
         assert_eq!(btf.field_offset("task", "pid"), Ok(0));
         assert_eq!(btf.field_offset("task", "tgid"), Ok(4));
+    }
+
+    #[test]
+    fn ids_count_from_one_and_are_those_of_the_kind_that_was_asked_for() {
+        let bytes = sample();
+        let btf = Btf::parse(&bytes).unwrap();
+        assert_eq!(btf.id(KIND_INT, "int"), Some(1));
+        assert_eq!(btf.id(KIND_STRUCT, "task"), Some(3));
+        assert_eq!(btf.function_id("task"), None);
     }
 
     #[test]

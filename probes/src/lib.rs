@@ -13,6 +13,7 @@ mod drain;
 mod error;
 pub mod futex;
 pub mod gaps;
+pub mod host;
 pub mod images;
 pub mod interval;
 pub mod launch;

@@ -9,7 +9,7 @@ mod loop_ext4;
 mod need;
 
 pub use loop_ext4::{LoopExt4, run as run_command};
-pub use need::{Need, firecracker, on_path};
+pub use need::{Need, firecracker, linux_guest, on_path};
 
 use std::process::ExitCode;
 

@@ -15,6 +15,10 @@ pub enum Need {
     Firecracker,
     /// Kernel type information, which every BPF program of ours reads at load.
     Btf,
+    /// A KVM that runs any guest, not only one that keeps to what it emulates.
+    OrdinaryGuests,
+    /// The Linux guest that `guest/linux/build` makes: see [`linux_guest`].
+    LinuxGuest,
     /// A loop device and `mkfs.ext4` to put a file system on it.
     LoopExt4,
 }
@@ -35,6 +39,8 @@ impl Need {
                 .then(|| "needs firecracker on PATH or in FORKD_FIRECRACKER (cargo xtask setup)".to_owned()),
             Self::Btf => (!Path::new("/sys/kernel/btf/vmlinux").exists())
                 .then(|| "needs a kernel with BTF (/sys/kernel/btf/vmlinux)".to_owned()),
+            Self::OrdinaryGuests => missing_hardware_virtualisation(),
+            Self::LinuxGuest => missing_linux_guest(),
             Self::LoopExt4 => missing_loop_ext4(),
         }
     }
@@ -46,6 +52,32 @@ pub fn firecracker() -> Option<PathBuf> {
         Some(named) => Some(PathBuf::from(named)).filter(|path| path.is_file()),
         None => on_path("firecracker"),
     }
+}
+
+/// A `/dev/kvm` on a processor that shows neither VT-x nor AMD-V is no hardware's: such a KVM interprets what it
+/// cannot run, and ordinary kernels come across something that it cannot interpret.
+fn missing_hardware_virtualisation() -> Option<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    let has_it = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    (!has_it).then(|| {
+        "needs a KVM that runs ordinary guests, and this processor shows neither vmx nor svm (/proc/cpuinfo)".to_owned()
+    })
+}
+
+/// Kernel and initrd of the Linux guest that tests boot: `$FORKD_LINUX_KERNEL` and `$FORKD_LINUX_INITRD`, else
+/// `target/linux-guest/vmlinux` and `initrd`.
+pub fn linux_guest() -> (PathBuf, PathBuf) {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/linux-guest");
+    let file =
+        |variable: &str, name: &str| env::var_os(variable).map_or_else(|| built.join(name), PathBuf::from);
+    (file("FORKD_LINUX_KERNEL", "vmlinux"), file("FORKD_LINUX_INITRD", "initrd"))
+}
+
+fn missing_linux_guest() -> Option<String> {
+    let (kernel, initrd) = linux_guest();
+    let missing = [kernel, initrd].into_iter().find(|path| !path.is_file())?;
+    Some(format!("needs {} (guest/linux/build target/linux-guest)", missing.display()))
 }
 
 fn missing_loop_ext4() -> Option<String> {

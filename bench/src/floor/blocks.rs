@@ -1,20 +1,15 @@
 //! Blocks of consecutive BRANCHes by another data path, whose writeback meets the BRANCHes that follow.
 
-use std::time::Duration;
-
 use forkd::api::DataPath;
 
+use super::accounts::Disk;
 use super::guest::{Guest, phases};
 use super::rows::{Arm, Row, Set};
 use super::{Gathered, Settings};
 use crate::Error;
-use crate::host::writeback;
 use crate::site::Site;
 use crate::trial::Made;
 use crate::work::Work;
-
-/// How long disks may take to become idle after a block.
-const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// One block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +29,12 @@ pub fn due(settings: &Settings, index: u32) -> Vec<Block> {
         .collect()
 }
 
-/// Takes a block in a sandbox of its own, then waits until the disk is idle and deletes all of it.
+/// Takes a block in a sandbox of its own, then waits until it is on disk and deletes all of it.
 pub async fn take(
     site: &Site,
     work: &Work,
     settings: &Settings,
-    block: Block,
+    (block, disk): (Block, &Disk),
     gathered: &mut Gathered,
 ) -> Result<(), Error> {
     let Block { data_path, number } = block;
@@ -65,14 +60,10 @@ pub async fn take(
             disk_bytes: None,
         });
     }
-    if let Err(kib) = writeback::drain(DRAIN_LIMIT).await {
-        gathered
-            .warn(format!("{kib} KiB were still to be written {} s after a block", DRAIN_LIMIT.as_secs()));
-    }
+    // Twice: what is deleted is not written any more, and what deleting writes must not meet the next pair.
+    disk.synced_written_bytes()?;
     made.remove(&site.api).await;
-    if let Err(kib) = writeback::drain(DRAIN_LIMIT).await {
-        gathered.warn(format!("{kib} KiB were still to be written after a block was deleted"));
-    }
+    disk.synced_written_bytes()?;
     Ok(())
 }
 

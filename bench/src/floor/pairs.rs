@@ -52,7 +52,7 @@ pub async fn take(
             gathered.add(row);
         }
         for block in blocks::due(settings, index) {
-            blocks::take(site, work, settings, block, gathered).await?;
+            blocks::take(site, work, settings, (block, &disk), gathered).await?;
         }
         if index % 50 == 0 {
             gathered.progress.note(&format!("{index} of {} pairs", settings.pairs));

@@ -124,6 +124,9 @@ pub struct Branch {
     pub staged_bytes: u64,
     /// The snapshot was to be staged in memory and was written to disk, because memory was short.
     pub fell_back_to_disk: bool,
+    /// Time it took to copy the guest's drive, a part of the `create` phase; 0 for a guest without a drive of its own.
+    #[serde(default)]
+    pub drive_copy_ns: u64,
     /// How far the snapshot has come.
     pub status: SnapshotStatus,
     /// Every phase, in the order in which they begin. `copy` may begin before `pause` and end after `resume`.

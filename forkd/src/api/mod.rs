@@ -6,6 +6,7 @@
 
 mod branches;
 mod events;
+mod packs;
 mod sandboxes;
 mod snapshots;
 
@@ -14,10 +15,11 @@ use utoipa::ToSchema;
 
 pub use self::branches::{Branch, BranchMode, BranchQuery, BranchRecord, BranchRequest, DataPath, PhaseSpan};
 pub use self::events::{Event, Happening};
+pub use self::packs::{Packed, Unpacked};
 pub use self::sandboxes::{
     ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes, Sandbox, SandboxState,
 };
-pub use self::snapshots::{CreateSnapshot, Snapshot, SnapshotDetail, SnapshotStatus};
+pub use self::snapshots::{CreateSnapshot, RootfsMode, Snapshot, SnapshotDetail, SnapshotStatus};
 
 /// `GET /version`: what answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,6 +30,15 @@ pub struct Version {
     pub api: String,
     /// Version of the Firecracker that microVMs run on.
     pub firecracker: String,
+    /// What is known of that version: `tested`, `accepted` or `unsupported`.
+    #[serde(default)]
+    pub firecracker_support: String,
+    /// The versions that are supported, for people.
+    #[serde(default)]
+    pub firecracker_supported_versions: String,
+    /// The version of the snapshots that it writes, where it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_format: Option<String>,
 }
 
 /// `GET /healthz`: the daemon answers.

@@ -12,6 +12,30 @@ pub struct CreateSandboxes {
     /// How many children, 1 to 1000; 1 when absent.
     #[serde(default = "one")]
     pub n: u32,
+    /// Name of the network namespace that each child's Firecracker is started in, as `ip netns` lists it, or its
+    /// path below `/run/netns`; the daemon's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Memory that each child's Firecracker may use, guest memory included, in MiB, at least 16; beyond it the
+    /// kernel kills it. No limit of its own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_mib: Option<u32>,
+    /// CPU time that each child's Firecracker may use, as a number of CPUs (1.5 is one and a half), 0.01 to 1024.
+    /// No limit of its own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<f64>,
+    /// Whether to restore a snapshot that another Firecracker wrote, or that was taken on another CPU; false when
+    /// absent. The guest may crash or compute wrongly.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+impl CreateSandboxes {
+    /// Asks for `n` children of a snapshot, without limits.
+    pub fn new(snapshot_tag: impl Into<String>, n: u32) -> Self {
+        let snapshot_tag = snapshot_tag.into();
+        Self { snapshot_tag, n, netns: None, memory_limit_mib: None, cpu_quota: None, force: false }
+    }
 }
 
 fn one() -> u32 {
@@ -35,6 +59,22 @@ pub struct Sandbox {
     pub mem_mib: u32,
     /// BRANCHes taken of it that succeeded.
     pub branches: u64,
+    /// From the request that it was forked by to the moment its guest ran.
+    pub running_after_ns: u64,
+    /// `running_after_ns` in milliseconds.
+    pub running_after_ms: f64,
+    /// The network namespace that it runs in, where it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Memory that its Firecracker may use, in MiB, where it was given a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_mib: Option<u32>,
+    /// CPUs' worth of time that its Firecracker may use, where it was given a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<f64>,
+    /// Why it is dead, where it is, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_because: Option<String>,
 }
 
 /// What a sandbox is doing.
@@ -45,6 +85,8 @@ pub enum SandboxState {
     Running,
     /// A BRANCH has stopped the guest and is about to let it go on.
     Branching,
+    /// Its user has paused the guest; it stands still until its user resumes it.
+    Paused,
     /// A BRANCH stopped the guest, and it could not be resumed; the daemon goes on trying while Firecracker lives.
     StuckPaused,
     /// Its Firecracker is gone.

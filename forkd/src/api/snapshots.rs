@@ -15,9 +15,12 @@ pub struct CreateSnapshot {
     /// Path of an initial RAM disk; only with `kernel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<String>,
-    /// Path of a root file system image, attached read-only; only with `kernel`.
+    /// Path of a root file system image; only with `kernel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
+    /// What guests may do with `rootfs`, and only with it; `read-only` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs_mode: Option<RootfsMode>,
     /// Kernel command line; only with `kernel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_args: Option<String>,
@@ -31,6 +34,18 @@ pub struct CreateSnapshot {
     /// deadline (10 s when absent); any other guest is given exactly this long (2 s when absent).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_wait_ms: Option<u64>,
+}
+
+/// Who uses a root file system image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootfsMode {
+    /// The image itself is the drive of the guest and of all its children, which cannot write to it.
+    #[default]
+    ReadOnly,
+    /// Each sandbox has a copy to write to. A snapshot holds the drive as it was at the pause, and each child
+    /// begins with a copy of that.
+    PerSandbox,
 }
 
 /// A snapshot that sandboxes can be forked from.
@@ -53,7 +68,7 @@ pub struct Snapshot {
     pub physical_bytes: u64,
     /// Whether it was on disk before it became visible.
     pub durable: bool,
-    /// Root file system image that it was booted with.
+    /// Root file system image that it was booted with, and that its children share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
     /// The snapshot that it is a layer on.
@@ -63,6 +78,9 @@ pub struct Snapshot {
     /// asked for (`GET /v1/snapshots?damaged=true`), what cannot be read is 0 or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_bootable_because: Option<String>,
+    /// Size of the root drive that is a part of it, in bytes; absent for a guest without one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive_bytes: Option<u64>,
 }
 
 /// How far a snapshot has come.

@@ -1,10 +1,12 @@
 //! BRANCH: pause, snapshot, resume, register the snapshot under a tag.
 
+pub mod ahead;
 pub mod boot;
 pub mod destination;
 pub mod pause;
 pub mod phases;
 pub mod staging_memory;
+pub mod user_pause;
 mod work;
 pub mod written;
 
@@ -26,6 +28,7 @@ use crate::sandbox::Sandbox;
 use crate::snapshot::copy::Method;
 use crate::snapshot::images::Images;
 use crate::snapshot::manifest::{Manifest, Parent};
+use crate::snapshot::origin::Origin;
 use crate::snapshot::store::{Reservation, Store, StoreError};
 use crate::snapshot::tag::Tag;
 use crate::vmm::VmmError;
@@ -111,7 +114,9 @@ impl BranchError {
             Self::Pause(PauseError::StuckPaused(_)) => "stuck_paused",
             Self::Pause(PauseError::Panicked) => "panicked",
             Self::Pause(PauseError::NoThread(_)) => "no_thread",
-            Self::Pause(PauseError::Failed(_)) | Self::Vmm(_) => "firecracker",
+            Self::Pause(PauseError::Failed(_) | PauseError::FailedLeftPaused(_)) | Self::Vmm(_) => {
+                "firecracker"
+            }
         }
     }
 
@@ -122,7 +127,7 @@ impl BranchError {
             Self::Store(error) => error.is_out_of_space(),
             Self::Image { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             // Firecracker hands the system's words on, and not the error number.
-            Self::Pause(PauseError::Failed(error)) => {
+            Self::Pause(PauseError::Failed(error) | PauseError::FailedLeftPaused(error)) => {
                 let text = error.to_string();
                 text.contains("os error 28") || text.contains("os error 122")
             }
@@ -150,8 +155,8 @@ pub struct Place<'a> {
     pub images: &'a Images,
     /// Memory between the pause and the disk.
     pub staging_memory: &'a StagingMemory,
-    /// Version of the Firecracker that writes.
-    pub firecracker: &'a str,
+    /// The Firecracker that writes and the CPU that the guest runs on.
+    pub origin: &'a Origin,
 }
 
 /// Staging memory that a BRANCH of such a guest reserves before the pause, in bytes.
@@ -159,9 +164,10 @@ pub fn staging_bytes_of(guest: &Manifest) -> u64 {
     guest.memory_bytes() + VMSTATE_BYTES
 }
 
-/// Takes a BRANCH of a running sandbox. The guest runs again when this returns, unless it says
-/// [`PauseError::StuckPaused`]; the snapshot is there whole, and durable where the plan asks for it, or not at
-/// all. `resumed` is called with the report as it stands right after the resume.
+/// Takes a BRANCH of a sandbox. The guest runs again when this returns, unless it says
+/// [`PauseError::StuckPaused`], or stays paused where its user had paused it; the snapshot is there whole, and
+/// durable where the plan asks for it, or not at all. `resumed` is called with the report as it stands right after
+/// the resume.
 ///
 /// Waits for disks, all the way through but in the pause: call it on a thread that may wait.
 pub fn branch(
@@ -185,9 +191,13 @@ fn take(
     work: &mut Work<'_>,
     resumed: impl FnOnce(Branch),
 ) -> Result<(), BranchError> {
-    let mut base = sandbox.diff_base.try_lock().map_err(|_| BranchError::Busy(sandbox.id.clone()))?;
+    let mut base = {
+        // A pause or resume by the user is over in a moment, and no BRANCH; it ends before this begins.
+        let _turn = sandbox.user_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        sandbox.diff_base.try_lock().map_err(|_| BranchError::Busy(sandbox.id.clone()))?
+    };
     let mut control = sandbox.control();
-    require_running(sandbox, &mut control)?;
+    let guest = guest_state(sandbox, &mut control)?;
 
     let prepare_start_ns = monotonic_ns();
     let staging = place.store.stage(plan.tag.clone())?;
@@ -198,11 +208,12 @@ fn take(
         (Some(destination), Lower::Image(base)) => Some(copy_beside(work.method(), destination, base)?),
         _ => None,
     };
+    work.write_back_drive();
     work.log.record(BranchPhase::Prepare, prepare_start_ns, monotonic_ns());
 
     // Whatever happens from here on, Firecracker's record of dirty pages no longer fits the old base.
     *base = None;
-    let paused = work.snapshot_paused(&mut control, &written);
+    let paused = work.snapshot_paused(guest, &mut control, (&written, &staging.drive_path()));
     // Waited for on every way out: the staging directory must not go while it is being written to.
     let copied = match copying {
         Some(copying) => work.finish_copy(copying),
@@ -215,8 +226,7 @@ fn take(
     work.merge(&staging, &written, destination)?;
     let published = work.publish(staging, written, &lower)?;
     if work.mode == BranchMode::Diff {
-        let extents = std::mem::take(&mut work.measured.extents);
-        *sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner) = extents;
+        sandbox.last_diff().learn(std::mem::take(&mut work.measured.extents));
     }
     *base = Some(published);
     sandbox.count_branch();
@@ -234,9 +244,18 @@ enum Lower {
     Parent { parent: Parent, _pin: Reservation },
 }
 
-/// Refuses a source that is dead or that stands still already; also opens the connection to its Firecracker, so
-/// that the pause does not pay for it.
-fn require_running(sandbox: &Sandbox, control: &mut Control) -> Result<(), BranchError> {
+/// What the guest of a source does before a BRANCH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuestState {
+    /// It runs.
+    Running,
+    /// Its user has paused it, and wants it to stay so.
+    PausedByUser,
+}
+
+/// Refuses a source that is dead, or that somebody else has paused; also opens the connection to its Firecracker,
+/// so that the pause does not pay for it.
+fn guest_state(sandbox: &Sandbox, control: &mut Control) -> Result<GuestState, BranchError> {
     let dead = || sandbox.obituary().map(|source| BranchError::Dead { id: sandbox.id.clone(), source });
     if let Some(error) = dead() {
         return Err(error);
@@ -246,7 +265,9 @@ fn require_running(sandbox: &Sandbox, control: &mut Control) -> Result<(), Branc
     }
     let instance = control.instance().map_err(|error| dead().unwrap_or(BranchError::Vmm(error)))?;
     match instance.state.as_str() {
-        "Running" => Ok(()),
+        // Also where somebody else has resumed it since its user paused it.
+        "Running" => Ok(GuestState::Running),
+        "Paused" if sandbox.is_paused_by_user() => Ok(GuestState::PausedByUser),
         state => Err(BranchError::NotRunning { id: sandbox.id.clone(), state: state.to_lowercase() }),
     }
 }

@@ -38,6 +38,9 @@ pub enum PauseError {
     /// The guest could not be resumed: it stands still, and [`keep_resuming`] is for it.
     #[error("the guest is paused and could not be resumed in {RESUME_ATTEMPTS} attempts: {0}")]
     StuckPaused(VmmError),
+    /// It failed, and the guest stays paused, as its user wants.
+    #[error("{0}; the guest stays paused, as its user wants it")]
+    FailedLeftPaused(VmmError),
     /// The guest was not paused.
     #[error("cannot start a thread to hold the guest paused: {0}; the guest was not paused")]
     NoThread(io::Error),
@@ -82,6 +85,40 @@ pub fn with_guest_paused<T: Send>(
         Ok(Err(_panic)) => Err(PauseError::Panicked),
         Err(error) => Err(PauseError::Failed(error)),
     }
+}
+
+/// As [`with_guest_paused`], for a guest that its user has paused: it stands still before and after. The phases
+/// pause and resume take no time, and `pause_ns` is the time of the snapshot alone.
+pub fn with_guest_left_paused<T>(
+    control: &mut Control,
+    log: &mut PhaseLog,
+    work: impl FnOnce(&mut Control) -> Result<T, VmmError>,
+) -> Result<T, PauseError> {
+    let start_ns = monotonic_ns();
+    let outcome = work(control);
+    let end_ns = monotonic_ns();
+    log.record(BranchPhase::Pause, start_ns, start_ns);
+    log.record(BranchPhase::Create, start_ns, end_ns);
+    log.record(BranchPhase::Resume, end_ns, end_ns);
+    outcome.map_err(PauseError::FailedLeftPaused)
+}
+
+/// Pauses the guest for its user: it stands still until [`resume_for_user`].
+///
+/// A pause that fails may have happened: the guest is resumed then, so that it never stands still without its
+/// user's knowledge.
+pub fn pause_for_user(control: &mut Control) -> Result<(), PauseError> {
+    control.call(&Request::pause()).map(drop).or_else(|error| {
+        resume_for_user(control)?;
+        Err(PauseError::Failed(error))
+    })
+}
+
+/// Lets a guest run that was paused for its user.
+pub fn resume_for_user(control: &mut Control) -> Result<(), PauseError> {
+    // Nobody listens: the last error is the one that is told.
+    let (report, _) = channel();
+    resume_in_attempts(control, &Request::resume(), &report).map_err(PauseError::StuckPaused)
 }
 
 /// What came of one pause, with CLOCK_MONOTONIC at its steps.
@@ -195,8 +232,8 @@ mod tests {
     use probes_common::BranchPhase;
 
     use super::{
-        Control, Event, PauseError, PhaseLog, RESUME_ATTEMPTS, VmmError, keep_resuming, watch,
-        with_guest_paused,
+        Control, Event, PauseError, PhaseLog, RESUME_ATTEMPTS, VmmError, keep_resuming, pause_for_user,
+        resume_for_user, watch, with_guest_left_paused, with_guest_paused,
     };
     use crate::http_client::{CallError, Endpoint};
 
@@ -257,6 +294,33 @@ mod tests {
         let panicked = with_guest_paused(&mut control, &mut log, |_| panic!("as a test"));
         assert!(matches!(panicked, Err::<(), _>(PauseError::Panicked)), "{panicked:?}");
         assert_eq!(resumes(&seen), 3);
+    }
+
+    #[test]
+    fn a_guest_that_its_user_paused_is_neither_paused_nor_resumed_and_only_the_work_takes_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = hostile(&dir.path().join("api"), |_, _| true);
+        let mut control = Control::new(dir.path().join("api"));
+        let mut log = PhaseLog::default();
+        assert_eq!(with_guest_left_paused(&mut control, &mut log, |_| Ok(7)).unwrap(), 7);
+        assert_eq!(log.pause_ns(), log.ns(BranchPhase::Create));
+        let failed = with_guest_left_paused(&mut control, &mut log, |_| Err::<(), _>(some_error()));
+        assert!(matches!(failed, Err(PauseError::FailedLeftPaused(_))), "{failed:?}");
+        assert!(seen.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pause_for_the_user_that_fails_is_followed_by_a_resume_and_one_that_succeeds_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = hostile(&dir.path().join("api"), |body, count| !body.contains("Paused") || count > 1);
+        let mut control = Control::new(dir.path().join("api"));
+        let refused = pause_for_user(&mut control);
+        assert!(matches!(refused, Err(PauseError::Failed(_))), "{refused:?}");
+        assert_eq!(resumes(&seen), 1);
+        pause_for_user(&mut control).unwrap();
+        assert_eq!(resumes(&seen), 1);
+        resume_for_user(&mut control).unwrap();
+        assert_eq!(resumes(&seen), 2);
     }
 
     #[test]

@@ -2,21 +2,24 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use probes_common::BranchPhase;
 
+use super::boot::copy_drive;
 use super::destination::Destination;
-use super::pause::{FIRST_STUCK_WAIT, PauseError, keep_resuming, with_guest_paused};
+use super::pause::{FIRST_STUCK_WAIT, PauseError, keep_resuming, with_guest_left_paused, with_guest_paused};
 use super::phases::PhaseLog;
 use super::written::{Measured, Written};
-use super::{BranchError, Copied, Lower, Place, Plan, staging_bytes_of};
+use super::{BranchError, Copied, GuestState, Lower, Place, Plan, staging_bytes_of};
 use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
 use crate::clock;
 use crate::sandbox::{DiffBase, Sandbox};
 use crate::snapshot::copy::{Method, pack};
 use crate::snapshot::digest::Digest;
+use crate::snapshot::drives::{Drive, DriveCopy, describe};
 use crate::snapshot::manifest::{Manifest, Memory, Parent, SCHEMA};
 use crate::snapshot::staging::Staging;
 use crate::snapshot::store::{StoreError, at};
@@ -33,13 +36,25 @@ pub(super) struct Work<'a> {
     pub measured: Measured,
     warnings: Vec<String>,
     fell_back_to_disk: bool,
+    drive_copy: Option<DriveCopy>,
 }
 
 impl<'a> Work<'a> {
     pub fn new(place: Place<'a>, sandbox: &'a Arc<Sandbox>, plan: &'a Plan) -> Self {
         let measured = Measured { extents: Vec::new(), physical_bytes: 0, staged_bytes: 0 };
         let (log, warnings) = (PhaseLog::default(), Vec::new());
-        Self { place, sandbox, plan, mode: plan.mode, log, measured, warnings, fell_back_to_disk: false }
+        let mode = plan.mode;
+        Self {
+            place,
+            sandbox,
+            plan,
+            mode,
+            log,
+            measured,
+            warnings,
+            fell_back_to_disk: false,
+            drive_copy: None,
+        }
     }
 
     /// How bytes are moved on this data path.
@@ -114,13 +129,13 @@ impl<'a> Work<'a> {
             return Written::on_disk(staging, self.mode);
         }
         let memory_bytes = self.sandbox.origin.memory_bytes();
-        let expected = match self.mode {
+        let guess = match self.mode {
             BranchMode::Full => Vec::new(),
-            BranchMode::Diff => self.sandbox.last_diff.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            BranchMode::Diff => self.sandbox.last_diff().guess(memory_bytes),
         };
         let in_memory = self.place.staging_memory.reserve(staging_bytes_of(&self.sandbox.origin)).and_then(
             |reservation| {
-                Written::in_memory(memory_bytes, &expected, reservation).map_err(|error| error.to_string())
+                Written::in_memory(memory_bytes, &guess, reservation).map_err(|error| error.to_string())
             },
         );
         in_memory.unwrap_or_else(|reason| {
@@ -151,11 +166,23 @@ impl<'a> Work<'a> {
         Ok((!firecracker_creates_it).then_some(destination))
     }
 
-    pub fn snapshot_paused(&mut self, control: &mut Control, written: &Written) -> Result<(), BranchError> {
+    pub fn snapshot_paused(
+        &mut self,
+        guest: GuestState,
+        control: &mut Control,
+        (written, drive_path): (&Written, &Path),
+    ) -> Result<(), BranchError> {
         let sandbox = self.sandbox;
         let create = Request::create_snapshot(self.mode, &written.vmstate_path, &written.memory_path);
+        let write = |control: &mut Control| {
+            control.call(&create)?;
+            copy_drive(sandbox.drive.as_ref(), drive_path)
+        };
         sandbox.set_branching(true);
-        let outcome = with_guest_paused(control, &mut self.log, |control| control.call(&create).map(drop));
+        let outcome = match guest {
+            GuestState::Running => with_guest_paused(control, &mut self.log, write),
+            GuestState::PausedByUser => with_guest_left_paused(control, &mut self.log, write),
+        };
         sandbox.set_branching(false);
         if let Err(error @ PauseError::StuckPaused(_)) = &outcome
             && sandbox.obituary().is_none()
@@ -164,9 +191,31 @@ impl<'a> Work<'a> {
             free_when_resumed(sandbox);
         }
         match (outcome, sandbox.obituary()) {
-            (Ok(()), _) => Ok(()),
+            (Ok(drive_copy), _) => {
+                self.drive_copy = drive_copy;
+                self.warn_of_copied_drive();
+                Ok(())
+            }
             (Err(_), Some(source)) => Err(BranchError::Dead { id: sandbox.id.clone(), source }),
             (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    fn warn_of_copied_drive(&mut self) {
+        if let Some(DriveCopy { ns, shares_blocks: false }) = self.drive_copy {
+            self.warn(&format!(
+                "the drive was copied inside the pause, in {:.1} ms: the file system of the snapshot root cannot \
+                 share blocks (xfs and btrfs can)",
+                to_ms(ns)
+            ));
+        }
+    }
+
+    /// Has the drive written back as far as it is before the pause, in which Firecracker, or a file system that
+    /// shares its blocks, would wait for that.
+    pub fn write_back_drive(&mut self) {
+        if let Some(Err(error)) = self.sandbox.drive.as_ref().map(Drive::write_back) {
+            self.warn(&format!("the drive could not be written back before the pause: {error}"));
         }
     }
 
@@ -228,8 +277,9 @@ impl<'a> Work<'a> {
                 Some(parent) => Memory::Layer { parent, extents, digest },
                 None => Memory::Image { digest },
             };
-            let identity = Manifest::identity_of(vmstate, &memory);
-            let manifest = Manifest { identity, vmstate, memory, ..described };
+            let drive = describe(&staging.drive_path())?;
+            let identity = Manifest::identity_of(vmstate, &memory, drive.as_ref());
+            let manifest = Manifest { identity, vmstate, memory, drive, ..described };
             staging.publish(&manifest)?;
             Ok::<_, StoreError>((identity, image))
         };
@@ -239,7 +289,7 @@ impl<'a> Work<'a> {
 
     /// The manifest without what only the files can tell.
     fn description(&self) -> Manifest {
-        let origin = &self.sandbox.origin;
+        let (origin, here) = (&self.sandbox.origin, self.place.origin);
         Manifest {
             schema: SCHEMA.to_owned(),
             tag: self.plan.tag.to_string(),
@@ -248,7 +298,9 @@ impl<'a> Work<'a> {
             mode: self.mode,
             data_path: self.plan.data_path,
             durable: self.plan.durable,
-            firecracker: self.place.firecracker.to_owned(),
+            firecracker: here.firecracker.clone(),
+            snapshot_format: here.snapshot_format.clone(),
+            cpu: here.cpu.clone(),
             ..origin.clone()
         }
     }
@@ -267,6 +319,7 @@ impl<'a> Work<'a> {
             diff_physical_bytes: self.measured.physical_bytes,
             staged_bytes: self.measured.staged_bytes,
             fell_back_to_disk: self.fell_back_to_disk,
+            drive_copy_ns: self.drive_copy.map_or(0, |copy| copy.ns),
             status,
             phases: self.log.spans(),
             warnings: self.warnings.clone(),
@@ -275,7 +328,7 @@ impl<'a> Work<'a> {
 }
 
 /// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives.
-fn free_when_resumed(sandbox: &Arc<Sandbox>) {
+pub(super) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
     sandbox.set_stuck_paused(true);
     let (mut control, stuck) = (sandbox.control(), Arc::downgrade(sandbox));
     let is_alive = {

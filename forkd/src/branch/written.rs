@@ -6,15 +6,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::ahead::{allocate, free_unwritten};
 use super::staging_memory::{StagingReservation, host_swaps};
 use crate::api::BranchMode;
 use crate::snapshot::extents::{Extent, data_extents, total_bytes};
 use crate::snapshot::staging::Staging;
-
-/// Prefer not to allocate beforehand for more pieces than this: each is a system call.
-const MAX_PREALLOCATED_EXTENTS: usize = 4096;
 
 /// Where Firecracker writes one snapshot.
 #[derive(Debug)]
@@ -43,19 +41,17 @@ impl Written {
         Self { memory_path, vmstate_path: staging.vmstate_path(), memfds: None }
     }
 
-    /// In fresh memfds of this process, which Firecracker opens through `/proc`. The pages of `expected`, which
-    /// the last diff of the same guest had, are allocated now, so that the pause does not pay for them; a page
-    /// that is then not written stays a hole. On a host that swaps nothing is allocated: see [`host_swaps`].
+    /// In fresh memfds of this process, which Firecracker opens through `/proc`. The pages of `guess`
+    /// are allocated now, so that the pause does not pay for them; a page that is then not written stays a hole. On a host that swaps nothing is allocated: see [`host_swaps`].
     pub fn in_memory(
         memory_bytes: u64,
-        expected: &[Extent],
+        guess: &[Extent],
         mut reservation: StagingReservation,
     ) -> io::Result<Self> {
         let memory = File::from(memfd_create("forkd-memory", MemfdFlags::CLOEXEC)?);
         memory.set_len(memory_bytes)?;
-        let expected = if host_swaps() { &[] } else { expected };
-        for extent in expected.iter().take(MAX_PREALLOCATED_EXTENTS) {
-            fallocate(&memory, FallocateFlags::empty(), extent.start, extent.bytes)?;
+        if !host_swaps() {
+            allocate(&memory, guess)?;
         }
         reservation.note_allocated(held_bytes(&memory)?);
         let vmstate = File::from(memfd_create("forkd-vmstate", MemfdFlags::CLOEXEC)?);
@@ -80,16 +76,17 @@ impl Written {
 
     /// What Firecracker wrote, after it has: the extents of guest memory, and their bytes.
     ///
-    /// Gives back the part of the reservation that is not needed.
+    /// Gives back the memory that was allocated ahead and not written, and its part of the reservation.
     pub fn measure(&mut self) -> io::Result<Measured> {
         let extents = data_extents(self.memory()?)?;
         let Some(memfds) = &mut self.memfds else {
             let physical_bytes = std::fs::metadata(&self.memory_path)?.blocks() * 512;
             return Ok(Measured { extents, physical_bytes, staged_bytes: 0 });
         };
-        // Of the memory file with its allocated and unwritten pages, and of the state.
+        // With the pages that were allocated ahead and not written: they were held all through the pause.
         let staged_bytes = held_bytes(&memfds.memory)? + held_bytes(&memfds.vmstate)?;
-        memfds.reservation.shrink_to(staged_bytes);
+        free_unwritten(&memfds.memory, memfds.memory.metadata()?.len(), &extents)?;
+        memfds.reservation.shrink_to(held_bytes(&memfds.memory)? + held_bytes(&memfds.vmstate)?);
         let physical_bytes = total_bytes(&extents);
         Ok(Measured { extents, physical_bytes, staged_bytes })
     }
@@ -118,6 +115,6 @@ pub struct Measured {
     pub extents: Vec<Extent>,
     /// Their bytes in memory, or the disk space they take.
     pub physical_bytes: u64,
-    /// Memory held for them, and for state.
+    /// The most memory that was held for them, for state, and for pages that were allocated ahead.
     pub staged_bytes: u64,
 }

@@ -29,11 +29,7 @@ impl Disk {
             root.is_dir(),
             Failure::new(Exit::NotFound, format!("there is no directory {}", root.display()))
         );
-        if let Some(name) = OWN_NAMES.into_iter().find(|name| root.join(name).is_symlink()) {
-            let message =
-                format!("{} is a symbolic link: it could lead elsewhere", root.join(name).display());
-            return Err(Failure::new(Exit::Refused, message).into());
-        }
+        refuse_links(root)?;
         let store = Store::open(root).map_err(|error| match error {
             StoreError::InUse(root) => Failure::new(
                 Exit::Refused,
@@ -53,6 +49,17 @@ impl Disk {
     /// Deletes `tag`, as a daemon would.
     pub fn delete(&self, tag: &Tag, dependents: Dependents) -> Result<(), StoreError> {
         delete(&self.store, &self.images, tag, dependents, &mut |_| ())
+    }
+}
+
+/// Refuses a root in which a name of the daemon's own leads elsewhere.
+pub fn refuse_links(root: &Path) -> Result<(), Failure> {
+    match OWN_NAMES.into_iter().map(|name| root.join(name)).find(|path| path.is_symlink()) {
+        Some(path) => {
+            let message = format!("{} is a symbolic link: it could lead elsewhere", path.display());
+            Err(Failure::new(Exit::Refused, message))
+        }
+        None => Ok(()),
     }
 }
 

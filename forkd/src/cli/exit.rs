@@ -2,6 +2,7 @@
 
 use anyhow::Error;
 use forkd::http_client::CallError;
+use forkd::pack::PackError;
 use forkd::snapshot::store::StoreError;
 use forkd::vmm::firecracker::HostError;
 
@@ -13,7 +14,7 @@ Exit codes:
   0      done
   1      failed
   2      wrong usage
-  3      this host lacks something: Firecracker or /dev/kvm
+  3      this host lacks something: a supported Firecracker, or /dev/kvm
   4      no daemon answers
   5      there is no such snapshot or sandbox
   6      refused as things stand: the tag is taken, layers lie on it, it is in use or damaged
@@ -63,6 +64,7 @@ impl Exit {
                     .or_else(|| cause.downcast_ref().map(|_: &HostError| Self::Host))
                     .or_else(|| cause.downcast_ref().map(Self::of_call))
                     .or_else(|| cause.downcast_ref().map(Self::of_store))
+                    .or_else(|| cause.downcast_ref().map(Self::of_pack))
             })
             .unwrap_or(Self::Failed)
     }
@@ -78,6 +80,16 @@ impl Exit {
                 _ => Self::Failed,
             },
             _ => Self::Failed,
+        }
+    }
+
+    fn of_pack(error: &PackError) -> Self {
+        match error {
+            PackError::Store(error) => Self::of_store(error),
+            PackError::Refused { .. } | PackError::Conflict { .. } | PackError::NotDurable(_) => {
+                Self::Refused
+            }
+            PackError::Read { .. } | PackError::Write(_) => Self::Failed,
         }
     }
 

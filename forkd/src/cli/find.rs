@@ -48,6 +48,12 @@ mod tests {
             created_at_unix: 0,
             mem_mib: 32,
             branches: 0,
+            running_after_ns: 0,
+            running_after_ms: 0.0,
+            netns: None,
+            memory_limit_mib: None,
+            cpu_quota: None,
+            dead_because: None,
         });
         let found = unique(sandboxes.to_vec(), id).map(|sandbox| sandbox.id).map_err(|error| error.message);
         match expected {

@@ -22,7 +22,7 @@ pub struct Fork {
 impl Fork {
     /// Forks them.
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let request = CreateSandboxes { snapshot_tag: self.tag.to_string(), n: self.n };
+        let request = CreateSandboxes::new(self.tag.as_str(), self.n);
         let sandboxes = context.client.fork(&request).await.map_err(about_snapshot(self.tag.as_str()))?;
         context.out.result(&sandboxes, || ids(&sandboxes))
     }

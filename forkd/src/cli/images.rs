@@ -120,6 +120,7 @@ mod tests {
             physical_bytes,
             durable: true,
             rootfs: None,
+            drive_bytes: None,
             parent: parent.map(str::to_owned),
             not_bootable_because: None,
         }

@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Context;
-use super::exit::{Exit, Failure, about_sandbox, line};
+use super::exit::{Exit, Failure, about_sandbox};
+use super::failures::Failures;
 use super::find;
-use super::rmi::summary;
 
 /// End sandboxes
 #[derive(Args, Debug)]
@@ -43,7 +43,8 @@ impl Kill {
         if self.all && !self.yes && !ids.is_empty() {
             confirm(&format!("end {} sandboxes at {}?", ids.len(), context.endpoint()))?;
         }
-        let (mut all, mut exits) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
+        let mut failures = Failures::default();
         for id in ids {
             match end(context, &id).await {
                 Ok(id) => {
@@ -53,18 +54,15 @@ impl Kill {
                     all.push(Ended { id, ended: true, error: None });
                 }
                 Err(error) => {
-                    exits.push(Exit::of(&error));
-                    let error = line(&error);
-                    context.out.note(&error);
-                    all.push(Ended { id, ended: false, error: Some(error) });
+                    let error = Some(failures.note(context, &id, error));
+                    all.push(Ended { id, ended: false, error });
                 }
             }
         }
         if context.out.json {
             context.out.result(&all, String::new)?;
         }
-        let failed: Vec<&str> = all.iter().filter(|one| !one.ended).map(|one| one.id.as_str()).collect();
-        summary(&failed, &exits, all.len())
+        failures.conclude(context)
     }
 }
 

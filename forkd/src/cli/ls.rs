@@ -89,6 +89,12 @@ mod tests {
             created_at_unix: 1_000,
             mem_mib: 512,
             branches: 12,
+            running_after_ns: 0,
+            running_after_ms: 0.0,
+            netns: None,
+            memory_limit_mib: None,
+            cpu_quota: None,
+            dead_because: None,
         }
     }
 

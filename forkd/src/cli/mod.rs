@@ -5,21 +5,27 @@ pub mod compact;
 pub mod completions;
 pub mod console;
 mod disk;
+pub mod doctor;
 pub mod exit;
+mod failures;
 mod find;
 pub mod fork;
+pub mod history;
 pub mod images;
 pub mod kill;
 pub mod ls;
 pub mod man;
 pub mod options;
 mod output;
+pub mod pack;
 mod phases;
+mod place;
 pub mod rmi;
 pub mod serve;
 pub mod snapshot;
 mod table;
 mod tree;
+pub mod unpack;
 
 use clap::Subcommand;
 use forkd::client::Client;
@@ -43,6 +49,7 @@ pub enum ClientCommand {
     Kill(kill::Kill),
     Branch(branch::Branch),
     Console(console::Console),
+    History(history::History),
 }
 
 /// The daemon that a command speaks to, and where it prints.
@@ -79,6 +86,7 @@ impl ClientCommand {
                 Self::Kill(kill) => kill.run(&context).await,
                 Self::Branch(branch) => branch.run(&context).await,
                 Self::Console(console) => console.run(&context).await,
+                Self::History(history) => history.run(&context).await,
             }
         })
     }

@@ -9,7 +9,8 @@ use forkd::snapshot::tag::Tag;
 use serde::Serialize;
 
 use super::disk::{Disk, holds};
-use super::exit::{Exit, Failure, about_snapshot, line};
+use super::exit::{Exit, Failure, about_snapshot};
+use super::failures::Failures;
 use super::{Context, DEFAULT_SNAPSHOT_ROOT};
 
 /// Delete snapshots; from disk where no daemon answers, or where it does not know the tag
@@ -65,7 +66,8 @@ impl Rmi {
     /// Deletes one after another, goes on after a failure, and fails at the end where there was one.
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut disk = None;
-        let (mut removals, mut exits) = (Vec::new(), Vec::new());
+        let mut removals = Vec::new();
+        let mut failures = Failures::default();
         for tag in &self.tags {
             let (by, error) = match self.remove(context, &mut disk, tag).await {
                 Ok(by) => {
@@ -74,21 +76,14 @@ impl Rmi {
                     }
                     (Some(by), None)
                 }
-                Err(error) => {
-                    exits.push(Exit::of(&error));
-                    let error = line(&error);
-                    context.out.note(&format!("{tag}: {error}"));
-                    (None, Some(error))
-                }
+                Err(error) => (None, Some(failures.note(context, tag.as_str(), error))),
             };
             removals.push(Removal { tag: tag.to_string(), by, error });
         }
         if context.out.json {
             context.out.result(&removals, String::new)?;
         }
-        let failed: Vec<&str> =
-            removals.iter().filter(|one| one.error.is_some()).map(|one| one.tag.as_str()).collect();
-        summary(&failed, &exits, self.tags.len())
+        failures.conclude(context)
     }
 
     async fn remove(&self, context: &Context, disk: &mut Option<Disk>, tag: &Tag) -> anyhow::Result<By> {
@@ -107,7 +102,7 @@ impl Rmi {
             Some(root) if holds(&root, tag) => root,
             Some(root) if root.is_dir() => {
                 let message = format!(
-                    "no snapshot has that tag, neither at {} nor in {}",
+                    "no snapshot has the tag '{tag}', neither at {} nor in {}",
                     context.endpoint(),
                     root.display()
                 );
@@ -131,28 +126,5 @@ impl Rmi {
             (None, Endpoint::Unix(_)) => Some(DEFAULT_SNAPSHOT_ROOT.into()),
             (None, Endpoint::Tcp(_)) => None,
         }
-    }
-}
-
-/// The failure of a command that did several things, some of which failed, each for its own reason.
-pub fn summary(failed: &[&str], exits: &[Exit], asked: usize) -> anyhow::Result<()> {
-    let Some(first) = exits.first() else { return Ok(()) };
-    let exit = if exits.iter().all(|exit| exit == first) { *first } else { Exit::Failed };
-    let message = format!("{} of {asked} failed: {}", failed.len(), failed.join(", "));
-    Err(Failure::new(exit, message).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::exit::Exit;
-    use super::summary;
-
-    #[test]
-    fn failures_of_one_kind_keep_their_exit_code() {
-        assert!(summary(&[], &[], 2).is_ok());
-        let error = summary(&["a", "b"], &[Exit::Refused, Exit::Refused], 3).unwrap_err();
-        assert_eq!((error.to_string().as_str(), Exit::of(&error)), ("2 of 3 failed: a, b", Exit::Refused));
-        let mixed = summary(&["a", "b"], &[Exit::Refused, Exit::NotFound], 2).unwrap_err();
-        assert_eq!(Exit::of(&mixed), Exit::Failed);
     }
 }

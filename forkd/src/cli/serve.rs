@@ -14,6 +14,7 @@ use forkd::daemon::{Config, Daemon};
 use forkd::http::audit::audited;
 use forkd::http::router;
 use forkd::http::serve::Listeners;
+use forkd::snapshot::ahead::ImagesAhead;
 use forkd::vmm::firecracker::{Firecracker, check_kvm};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +50,10 @@ pub struct Serve {
     /// Disk space for memory images made of layers; the least recently used go first
     #[arg(long, value_name = "MIB", default_value = "16384")]
     images_mib: u64,
+    /// Whether layers get memory images before they are forked from: never, reflink (where the file system
+    /// shares blocks) or always (each BRANCH then writes all of guest memory once, later and slowly)
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    images_ahead: ImagesAhead,
     /// Directory of the history of BRANCHes
     #[arg(long, value_name = "DIR", env = "FORKD_DATA_DIR", default_value = "/var/lib/forkd")]
     data_dir: PathBuf,
@@ -64,6 +69,13 @@ pub struct Serve {
     /// File that gets one line of JSON for each request that may change something; reopened on SIGHUP
     #[arg(long, value_name = "PATH", env = "FORKD_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Start with a Firecracker of a version that is not supported too
+    #[arg(long)]
+    allow_unsupported_firecracker: bool,
+    /// cgroup below which sandboxes with limits get theirs, as /proc/self/cgroup writes it; the daemon's own when
+    /// absent
+    #[arg(long, value_name = "CGROUP")]
+    cgroup_root: Option<PathBuf>,
 }
 
 impl Serve {
@@ -72,6 +84,7 @@ impl Serve {
         // Before anything is created: memory images and sockets are for the owner only.
         rustix::process::umask(Mode::from_raw_mode(0o077));
         let firecracker = Firecracker::find(self.firecracker.as_deref())?;
+        firecracker.check_support(self.allow_unsupported_firecracker)?;
         check_kvm()?;
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -90,10 +103,12 @@ impl Serve {
             data_path: self.data_path,
             staging_bytes: self.staging_mib.map_or_else(StagingMemory::half_of_available, |mib| mib << 20),
             images_bytes: self.images_mib << 20,
+            images_ahead: self.images_ahead,
             data_dir: self.data_dir,
             history_keep: self.history_keep,
             max_branches: self.max_branches.unwrap_or_else(eight_per_cpu),
             max_branches_per_source: self.max_branches_per_source,
+            cgroup_root: self.cgroup_root,
         })?);
         let router = match self.audit_log {
             Some(path) => audited(router(Arc::clone(&daemon)), open_audit_log(&path)?),

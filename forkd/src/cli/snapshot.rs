@@ -57,6 +57,7 @@ impl Snapshot {
             kernel: self.kernel,
             initrd: self.initrd,
             rootfs: self.rootfs,
+            rootfs_mode: None,
             boot_args: self.boot_args,
             vcpus: self.vcpus,
             mem_mib: self.mem_mib,

@@ -72,6 +72,7 @@ mod tests {
                 physical_bytes: 0,
                 durable: true,
                 rootfs: None,
+                drive_bytes: None,
                 parent: parent.map(str::to_owned),
                 not_bootable_because: None,
             })

@@ -70,11 +70,12 @@ impl Daemon {
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
         let daemon = Arc::clone(self);
         let branch = move || {
+            let _no_images_ahead = daemon.images.hold_back();
             let place = Place {
                 store: &daemon.store,
                 images: &daemon.images,
                 staging_memory: &daemon.staging_memory,
-                firecracker: &daemon.config.firecracker.version,
+                origin: &daemon.origin,
             };
             let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);
             let runs_again = |mut report| {
@@ -87,6 +88,9 @@ impl Daemon {
             watch.end(outcome)
         };
         let outcome = branch::blocking(branch).await;
+        if outcome.is_ok() {
+            self.images_ahead.published(&tag);
+        }
         if let (Err(error), true) = (&outcome, answers_early) {
             tracing::error!(%tag, %error, "a BRANCH failed that its client may have been told of as being written");
             self.failures.note(tag, error.to_string());

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use crate::admission::Crowded;
 use crate::branch::BranchError;
 use crate::history::HistoryError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::vmm::VmmError;
+use crate::vmm::cgroup::CgroupError;
+use crate::vmm::netns::NetnsError;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,9 @@ pub enum StartError {
     /// The snapshot root could not be taken.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gave no thread.
+    #[error("cannot start the thread that makes memory images: {0}")]
+    Thread(io::Error),
     /// The data directory could not be taken.
     #[error("cannot use the data directory {}: {source}", path.display())]
     DataDir {
@@ -64,9 +70,26 @@ pub enum OperationError {
         /// The file.
         path: String,
     },
+    /// The snapshot was taken on another Firecracker or CPU.
+    #[error("snapshot '{tag}' is not restored here: {reason}; \"force\": true restores it all the same")]
+    OtherOrigin {
+        /// The snapshot.
+        tag: String,
+        /// What differs.
+        reason: String,
+    },
+    /// There is no such network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The limits cannot be set.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The snapshots said no.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A pack could not be written or taken.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// Firecracker said no.
     #[error(transparent)]
     Vmm(#[from] VmmError),

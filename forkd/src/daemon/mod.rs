@@ -2,20 +2,24 @@
 
 mod branches;
 mod error;
+mod packs;
 mod sandboxes;
 mod snapshots;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
 use self::branches::Failures;
 pub use self::error::{OperationError, StartError};
+pub use self::sandboxes::ForkOptions;
 use crate::admission::Admission;
 use crate::api::{DataPath, SandboxState};
 use crate::branch::staging_memory::StagingMemory;
@@ -23,11 +27,19 @@ use crate::events::{self, Events};
 use crate::history::{self, History};
 use crate::metrics::{Metrics, State};
 use crate::sandbox::Sandbox;
+use crate::snapshot::ahead::{Ahead, ImagesAhead};
+use crate::snapshot::digest::Digest;
+use crate::snapshot::drives::Drives;
 use crate::snapshot::images::Images;
+use crate::snapshot::origin::Origin;
 use crate::snapshot::store::Store;
 use crate::trend::Pauses;
+use crate::vmm::cgroup::Cgroups;
 use crate::vmm::firecracker::Firecracker;
 use crate::vmm::process::kill_leftovers;
+
+/// How long microVMs that were just killed are given to be gone, before their cgroups are left to the next start.
+const KILLED_WAIT: Duration = Duration::from_secs(1);
 
 /// Where the daemon keeps what it keeps, and what it runs.
 #[derive(Clone, Debug)]
@@ -44,6 +56,8 @@ pub struct Config {
     pub staging_bytes: u64,
     /// Disk space for memory images of layers, beside the snapshots themselves.
     pub images_bytes: u64,
+    /// Whether layers get their memory images before they are forked from.
+    pub images_ahead: ImagesAhead,
     /// Directory of the history of BRANCHes.
     pub data_dir: PathBuf,
     /// BRANCHes that the history remembers.
@@ -52,14 +66,22 @@ pub struct Config {
     pub max_branches: u64,
     /// BRANCHes that may be taken of one sandbox, where that is limited.
     pub max_branches_per_source: Option<u64>,
+    /// The cgroup below which limited sandboxes get theirs, as `/proc/self/cgroup` writes it; the daemon's own
+    /// when absent.
+    pub cgroup_root: Option<PathBuf>,
 }
 
 /// The daemon's state.
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    store: Store,
-    images: Images,
+    store: Arc<Store>,
+    images: Arc<Images>,
+    images_ahead: Ahead,
+    drives: Drives,
+    cgroups: Cgroups,
+    /// What snapshots that are taken here depend on.
+    origin: Origin,
     staging_memory: StagingMemory,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     failures: Failures,
@@ -84,20 +106,30 @@ impl Daemon {
         if store.root().starts_with(&run_dir) {
             return Err(StartError::RootInRunDir { root: store.root().to_owned(), run_dir });
         }
-        match kill_leftovers(&config.run_dir).map_err(failed)? {
-            0 => {}
-            killed => tracing::warn!(killed, "ended microVMs that an earlier daemon left running"),
+        let killed = kill_leftovers(&config.run_dir).map_err(failed)?;
+        if killed > 0 {
+            tracing::warn!(killed, "ended microVMs that an earlier daemon left running");
         }
         let data_dir_lock = take_data_dir(&config.data_dir)?;
         let metrics = Metrics::new(&config.firecracker.version);
         let history = open_history(&config, &store, &metrics)?;
+        let cgroups = Cgroups::open(config.cgroup_root.as_deref(), &cgroup_name(&run_dir));
+        cgroups.delete_leftovers(if killed > 0 { KILLED_WAIT } else { Duration::ZERO });
         let images = Images::open(&store, config.images_bytes)?.noted_in(metrics.materialisations());
+        let drives = Drives::open(&store, &config.run_dir)?;
+        let (store, images) = (Arc::new(store), Arc::new(images));
+        let images_ahead = Ahead::start(config.images_ahead, &store, &images).map_err(StartError::Thread)?;
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let admission = Admission::new(config.max_branches, config.staging_bytes);
+        let origin = Origin::here(&config.firecracker);
         Ok(Self {
             config,
             store,
             images,
+            images_ahead,
+            drives,
+            cgroups,
+            origin,
             staging_memory,
             sandboxes: Mutex::default(),
             failures: Failures::default(),
@@ -166,6 +198,12 @@ fn take_data_dir(data_dir: &Path) -> Result<File, StartError> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::DataDirInUse(data_dir.to_owned()))?;
     Ok(lock)
+}
+
+/// The name of this daemon's cgroup, which no daemon with another run directory has.
+fn cgroup_name(run_dir: &Path) -> String {
+    let digest = Digest::of(run_dir.as_os_str().as_bytes()).to_string();
+    format!("forkd-{}", &digest[..8])
 }
 
 fn take_run_dir(run_dir: &Path) -> Result<File, StartError> {

@@ -8,26 +8,59 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Config, Daemon, OperationError};
 use crate::api::Happening;
-use crate::sandbox::Sandbox;
+use crate::branch::{blocking, user_pause};
+use crate::clock;
+use crate::sandbox::{Child, Sandbox, new_id};
+use crate::snapshot::compose::check_drive;
 use crate::snapshot::manifest::Manifest;
+use crate::snapshot::origin::Origin;
+use crate::snapshot::pace::Urgent;
 use crate::snapshot::store::at;
 use crate::snapshot::tag::Tag;
+use crate::vmm::cgroup::Limits;
+use crate::vmm::confine::Confinement;
+use crate::vmm::netns::Netns;
 
 /// Forks of one request that are started at the same time.
 const FORKS_AT_ONCE: usize = 8;
 
+/// How children are forked.
+#[derive(Clone, Debug, Default)]
+pub struct ForkOptions {
+    /// The network namespace that they run in.
+    pub netns: Option<String>,
+    /// What each may use.
+    pub limits: Limits,
+    /// Whether a snapshot of another Firecracker or CPU is restored.
+    pub force: bool,
+}
+
 impl Daemon {
     /// Forks `n` sandboxes from a snapshot: all of them, or none.
-    pub async fn fork(&self, tag: &Tag, n: u32) -> Result<Vec<Arc<Sandbox>>, OperationError> {
+    pub async fn fork(
+        &self,
+        tag: &Tag,
+        n: u32,
+        options: &ForkOptions,
+    ) -> Result<Vec<Arc<Sandbox>>, OperationError> {
+        let requested_ns = clock::monotonic_ns();
+        let netns = options.netns.as_deref().map(Netns::open).transpose()?.map(Arc::new);
         // One look for all of them. Blocks this task's thread; the runtime moves other tasks to another one.
         let (snapshot, image) =
             tokio::task::block_in_place(|| self.images.snapshot_with_image(&self.store, tag))?;
         require_rootfs(&snapshot.manifest)?;
+        tokio::task::block_in_place(|| check_drive(&self.store, &snapshot, &Urgent))?;
+        self.require_origin(&snapshot.manifest, options.force)?;
         let fork_one = async |_| -> Result<Arc<Sandbox>, OperationError> {
             let Config { firecracker, run_dir, .. } = &self.config;
             let snapshot = snapshot.try_clone().map_err(at("open", &snapshot.dir))?;
             let image = image.try_clone().map_err(at("open", &snapshot.dir))?;
-            Ok(Arc::new(Sandbox::fork(firecracker, run_dir, snapshot, image).await?))
+            let id = new_id();
+            let drive = tokio::task::block_in_place(|| self.drives.create_for_child(&id, &snapshot))?;
+            let cgroup = self.cgroups.create(&id, options.limits)?.map(Arc::new);
+            let confinement = Confinement { netns: netns.clone(), cgroup };
+            let child = Child { id, snapshot, image, drive, confinement, requested_ns };
+            Ok(Arc::new(Sandbox::fork(firecracker, run_dir, child).await?))
         };
         // A failure drops the sandboxes forked so far, which ends them.
         let forked: Vec<_> = stream::iter(0..n).map(fork_one).buffered(FORKS_AT_ONCE).try_collect().await?;
@@ -53,6 +86,18 @@ impl Daemon {
         });
     }
 
+    fn require_origin(&self, manifest: &Manifest, force: bool) -> Result<(), OperationError> {
+        let tag = manifest.tag.clone();
+        match Origin::of(manifest).why_not_restored(&self.origin) {
+            None => Ok(()),
+            Some(reason) if force => {
+                tracing::warn!(tag, reason, "restored all the same, because it was forced");
+                Ok(())
+            }
+            Some(reason) => Err(OperationError::OtherOrigin { tag, reason }),
+        }
+    }
+
     /// Every sandbox, dead ones included, in the order of their ids.
     pub fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
         self.lock_sandboxes().values().cloned().collect()
@@ -61,6 +106,22 @@ impl Daemon {
     /// The sandbox with that id.
     pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
         self.lock_sandboxes().get(id).cloned().ok_or_else(|| OperationError::NoSandbox(id.to_owned()))
+    }
+
+    /// Pauses a sandbox's guest until its user resumes it; does nothing to one that is paused.
+    pub async fn pause(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
+        let sandbox = self.sandbox(id)?;
+        let paused = Arc::clone(&sandbox);
+        blocking(move || user_pause::pause(&paused)).await?;
+        Ok(sandbox)
+    }
+
+    /// Lets a paused sandbox's guest go on; does nothing to one that runs.
+    pub async fn resume(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
+        let sandbox = self.sandbox(id)?;
+        let resumed = Arc::clone(&sandbox);
+        blocking(move || user_pause::resume(&resumed)).await?;
+        Ok(sandbox)
     }
 
     /// Ends a sandbox and forgets it. A BRANCH of it under way fails.

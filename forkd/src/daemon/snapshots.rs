@@ -4,11 +4,13 @@ use super::{Config, Daemon, OperationError};
 use crate::api::{BranchMode, DataPath, Happening, Snapshot, SnapshotDetail, SnapshotStatus};
 use crate::branch::boot::snapshot_after_boot;
 use crate::clock;
+use crate::sandbox::Boot;
 use crate::snapshot::compact::compact;
 use crate::snapshot::delete::{Change, Dependents, delete};
 use crate::snapshot::digest::Digest;
 use crate::snapshot::list::{describe, list};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
+use crate::snapshot::origin::Origin;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
@@ -34,24 +36,20 @@ impl Daemon {
             durable: true,
             mem_mib,
             vcpus,
-            rootfs: source.rootfs().map(|path| path.display().to_string()),
-            firecracker: firecracker.version.clone(),
+            rootfs: source.shared_rootfs().map(|path| path.display().to_string()),
+            firecracker: self.origin.firecracker.clone(),
+            snapshot_format: self.origin.snapshot_format.clone(),
+            cpu: self.origin.cpu.clone(),
             // The files tell these, when they are there.
             identity: unknown,
             vmstate: unknown,
             memory: Memory::Image { digest: unknown },
+            drive: None,
         };
-        snapshot_after_boot(
-            &self.store,
-            firecracker,
-            run_dir,
-            &source,
-            boot_wait_ms,
-            (tag.clone(), manifest),
-        )
-        .await?;
+        let boot = Boot { firecracker, run_dir, source: &source, boot_wait_ms };
+        snapshot_after_boot(&self.store, &self.drives, boot, (tag.clone(), manifest)).await?;
         self.events.tell(Happening::SnapshotReady { tag: tag.to_string() });
-        Ok(describe(&self.store.snapshot(&tag)?))
+        Ok(describe(&self.store.whole(&tag)?))
     }
 
     /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
@@ -61,8 +59,8 @@ impl Daemon {
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
     pub fn snapshot(&self, tag: &Tag) -> Result<SnapshotDetail, OperationError> {
-        let opened = match self.store.snapshot(tag) {
-            Ok(opened) => opened,
+        let whole = match self.store.whole(tag) {
+            Ok(whole) => whole,
             Err(StoreError::NotFound(_)) if self.store.is_being_made(tag) => {
                 let writing = not_bootable(tag, "it is being written".into());
                 return Ok(SnapshotDetail { status: SnapshotStatus::Writing, ..writing });
@@ -75,15 +73,20 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         };
         let chain = self.store.chain(tag);
+        let damage = chain.as_ref().err().map(ToString::to_string);
+        let not_bootable_because = damage.or_else(|| {
+            let reason = Origin::of(&whole.manifest).why_not_restored(&self.origin)?;
+            Some(format!("{reason} (\"force\" restores it all the same)"))
+        });
         let dependents = self.store.dependents(tag)?;
         Ok(SnapshotDetail {
             tag: tag.to_string(),
             status: SnapshotStatus::Ready,
-            bootable: chain.is_ok(),
-            not_bootable_because: chain.as_ref().err().map(ToString::to_string),
-            logical_bytes: opened.manifest.memory_bytes(),
-            physical_bytes: opened.physical_bytes().unwrap_or(0),
-            parent: opened.manifest.parent().map(|parent| parent.tag.clone()),
+            bootable: not_bootable_because.is_none(),
+            not_bootable_because,
+            logical_bytes: whole.manifest.memory_bytes(),
+            physical_bytes: whole.physical_bytes().unwrap_or(0),
+            parent: whole.manifest.parent().map(|parent| parent.tag.clone()),
             depth: chain.map_or(0, |chain| chain.len() as u32 - 1),
             dependents: dependents.iter().map(Tag::to_string).collect(),
         })

@@ -99,7 +99,7 @@ impl History {
         Ok(Self { queue, reads: Semaphore::new(READS), lost, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Notes a BRANCH as it stands now, in the place of what was noted under its id before. Never waits: where
+    /// Notes how far a BRANCH has come, in the place of what was noted under its id before. Never waits: where
     /// the database does not keep up, the record is dropped and counted.
     pub fn record(&self, record: BranchRecord) {
         self.send(Job::Record(Box::new(record)));

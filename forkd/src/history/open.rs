@@ -120,7 +120,7 @@ fn open_as_it_is(path: &Path, keep: u64) -> Result<Database, OpenError> {
     Ok(Database::new(connection, keep)?)
 }
 
-/// Device and inode of the file that has the name now; `None` where there is none.
+/// Device and inode of the file of that name; `None` where there is none.
 pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

@@ -27,6 +27,7 @@ pub fn begun(id: String, (source, tag): (&str, &str), mode: BranchMode, data_pat
         diff_physical_bytes: 0,
         staged_bytes: 0,
         fell_back_to_disk: false,
+        drive_copy_ns: 0,
         status: SnapshotStatus::Writing,
         phases: Vec::new(),
         warnings: Vec::new(),

@@ -10,8 +10,11 @@ use super::audit::AuditNote;
 use crate::api::ErrorBody;
 use crate::branch::BranchError;
 use crate::daemon::OperationError;
+use crate::pack::PackError;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::InvalidTag;
+use crate::vmm::cgroup::CgroupError;
+use crate::vmm::netns::NetnsError;
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -90,11 +93,22 @@ impl From<OperationError> for ApiError {
 fn status_of(error: &OperationError) -> StatusCode {
     match error {
         OperationError::NoSandbox(_) | OperationError::NoBranch(_) => StatusCode::NOT_FOUND,
-        OperationError::RootfsGone { .. } | OperationError::BranchesUsedUp { .. } => StatusCode::CONFLICT,
-        OperationError::Crowded(_) | OperationError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
-        OperationError::Store(error) | OperationError::Branch(BranchError::Store(error)) => {
-            store_status(error)
+        OperationError::RootfsGone { .. }
+        | OperationError::BranchesUsedUp { .. }
+        | OperationError::OtherOrigin { .. }
+        | OperationError::Netns(NetnsError::Absent(_) | NetnsError::Other(_))
+        | OperationError::Cgroup(CgroupError::Unavailable { .. }) => StatusCode::CONFLICT,
+        OperationError::Netns(NetnsError::Invalid(_)) => StatusCode::BAD_REQUEST,
+        OperationError::Netns(NetnsError::Open { .. }) | OperationError::Cgroup(CgroupError::Io { .. }) => {
+            StatusCode::INTERNAL_SERVER_ERROR
         }
+        OperationError::Crowded(_) | OperationError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
+        OperationError::Store(error)
+        | OperationError::Branch(BranchError::Store(error))
+        | OperationError::Pack(PackError::Store(error)) => store_status(error),
+        OperationError::Pack(PackError::Refused { .. } | PackError::Read { .. }) => StatusCode::BAD_REQUEST,
+        OperationError::Pack(PackError::Conflict { .. } | PackError::NotDurable(_)) => StatusCode::CONFLICT,
+        OperationError::Pack(PackError::Write(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         OperationError::Branch(
             BranchError::Busy(_)
             | BranchError::Dead { .. }
@@ -117,6 +131,8 @@ fn store_status(error: &StoreError) -> StatusCode {
         | StoreError::BeingReplaced(_)
         | StoreError::Pinned(_) => StatusCode::CONFLICT,
         error if error.is_out_of_space() => StatusCode::INSUFFICIENT_STORAGE,
-        StoreError::InUse(_) | StoreError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreError::InUse(_) | StoreError::NotWithdrawn { .. } | StoreError::Io { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

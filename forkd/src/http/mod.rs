@@ -6,6 +6,7 @@ mod error;
 mod events;
 mod metrics;
 pub mod openapi;
+mod packs;
 pub mod peer;
 mod sandboxes;
 pub mod serve;
@@ -25,6 +26,7 @@ use self::error::ApiError;
 use self::openapi::Document;
 use crate::api::{Health, Version};
 use crate::daemon::Daemon;
+use crate::vmm::support::Support;
 
 /// No request of this API is larger.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -57,9 +59,14 @@ fn routes() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))
         .routes(routes!(snapshots::compact))
+        .routes(routes!(packs::get))
+        // A pack is as large as the guests in it, and is never held whole: the limit is on bodies that are.
+        .routes(routes!(packs::put))
         .routes(routes!(sandboxes::list, sandboxes::create))
         .routes(routes!(sandboxes::show, sandboxes::delete))
         .routes(routes!(sandboxes::console_output, sandboxes::console))
+        .routes(routes!(sandboxes::pause))
+        .routes(routes!(sandboxes::resume))
         .routes(routes!(sandboxes::branch))
         .routes(routes!(branches::list))
         .routes(routes!(branches::show))
@@ -81,10 +88,14 @@ async fn health() -> Json<Health> {
     responses((status = 200, description = "The daemon's version and its Firecracker's", body = Version))
 )]
 async fn version(State(daemon): State<Arc<Daemon>>) -> Json<Version> {
+    let firecracker = &daemon.config().firecracker;
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         api: "v1".to_owned(),
-        firecracker: daemon.config().firecracker.version.clone(),
+        firecracker: firecracker.version.clone(),
+        firecracker_support: firecracker.support().name().to_owned(),
+        firecracker_supported_versions: Support::versions(),
+        snapshot_format: firecracker.snapshot_format.clone(),
     })
 }
 

@@ -19,12 +19,15 @@ use crate::api::{
     Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleOutput, ConsoleRequest, CreateSandboxes,
     ErrorBody, Sandbox,
 };
-use crate::daemon::{Daemon, OperationError};
+use crate::daemon::{Daemon, ForkOptions, OperationError};
 use crate::snapshot::tag::Tag;
+use crate::vmm::cgroup::Limits;
 
 /// How long a console request waits when it does not say.
 const DEFAULT_CONSOLE_WAIT_MS: u64 = 1_000;
 const MAX_CONSOLE_WAIT_MS: u64 = 60_000;
+/// More than any host has: 16 TiB.
+const MAX_LIMIT_MIB: u32 = 16 << 20;
 
 /// Every sandbox, dead ones included
 #[utoipa::path(
@@ -52,7 +55,11 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Vec<Sandbox>>), ApiError> {
     let tag: Tag = request.snapshot_tag.parse()?;
     let n = within("n", request.n, 1..=1_000)?;
-    let forked = to_its_end(async move { daemon.fork(&tag, n).await }).await??;
+    let memory_mib = request.memory_limit_mib.map(|mib| within("memory_limit_mib", mib, 16..=MAX_LIMIT_MIB));
+    let cpus = request.cpu_quota.map(|cpus| within("cpu_quota", cpus, 0.01..=1024.0));
+    let limits = Limits { memory_mib: memory_mib.transpose()?, cpus: cpus.transpose()? };
+    let options = ForkOptions { netns: request.netns, limits, force: request.force };
+    let forked = to_its_end(async move { daemon.fork(&tag, n, &options).await }).await??;
     Ok((StatusCode::CREATED, Json(forked.iter().map(|sandbox| sandbox.info()).collect())))
 }
 
@@ -88,6 +95,42 @@ pub(super) async fn delete(
     let Path(id) = id?;
     to_its_end(async move { daemon.end_sandbox(&id).await }).await??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Pause a guest until its user resumes it
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/pause", tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses(
+        (status = 200, description = "It stands still", body = Sandbox),
+        (status = 404, description = "There is no such sandbox", body = ErrorBody),
+        (status = 409, description = "It is dead, stuck, or being branched", body = ErrorBody),
+    )
+)]
+pub(super) async fn pause(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Sandbox>, ApiError> {
+    let Path(id) = id?;
+    Ok(Json(to_its_end(async move { daemon.pause(&id).await }).await??.info()))
+}
+
+/// Let a paused guest go on
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/resume", tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses(
+        (status = 200, description = "It runs", body = Sandbox),
+        (status = 404, description = "There is no such sandbox", body = ErrorBody),
+        (status = 409, description = "It is dead, stuck, or being branched", body = ErrorBody),
+    )
+)]
+pub(super) async fn resume(
+    State(daemon): State<Arc<Daemon>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Sandbox>, ApiError> {
+    let Path(id) = id?;
+    Ok(Json(to_its_end(async move { daemon.resume(&id).await }).await??.info()))
 }
 
 /// Write to a guest's serial console and read what it answers

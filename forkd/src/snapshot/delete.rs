@@ -48,7 +48,7 @@ pub fn delete(
             }
         }
     }
-    let identity = store.snapshot(tag).map(|opened| opened.manifest.identity).ok();
+    let identity = store.link(tag).map(|link| link.identity).ok();
     store.delete_snapshot(tag)?;
     changed(Change::Deleted(tag));
     if let Some(identity) = identity {

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use super::pace::{Pace, Urgent};
 
 /// Enough for the hash to use all processors on each piece.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -21,22 +24,48 @@ impl Digest {
         Self(blake3::hash(bytes).into())
     }
 
-    /// The digest of a file's contents. They are read and not mapped: a disk that fails is an error then, and
-    /// not a signal.
+    /// The digest of a file's contents.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        Self::of_open(&File::open(path)?, &Urgent)
+    }
+
+    /// The digest of the contents of an open file, whose offset stays. They are read and not mapped: a disk
+    /// that fails is an error then, and not a signal. On all processors, unless nobody waits for it.
+    pub fn of_open(file: &File, pace: &dyn Pace) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER_BYTES];
+        let mut offset = 0;
         loop {
-            match file.read(&mut buffer) {
+            pace.next_piece()?;
+            match file.read_at(&mut buffer, offset) {
                 Ok(0) => return Ok(Self(hasher.finalize().into())),
-                Ok(bytes) => {
+                Ok(bytes) if pace.is_urgent() => {
                     hasher.update_rayon(&buffer[..bytes]);
+                    offset += bytes as u64;
+                }
+                Ok(bytes) => {
+                    hasher.update(&buffer[..bytes]);
+                    offset += bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The digest that this hasher has come to.
+    pub fn of_hasher(hasher: &blake3::Hasher) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The digest with these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 

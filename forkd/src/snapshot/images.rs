@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use rustix::fs::ioctl_ficlone;
+use rustix::thread::Pid;
 
-use super::copy::{Method, overlay, unpack};
+use super::ahead::{HoldBack, Yielding};
+use super::chain::Link;
+use super::compose::{check_memory, check_vmstate, compose, open};
 use super::digest::Digest;
-use super::manifest::Memory;
+use super::file_id::FileId;
+use super::pace::{Pace, Urgent};
+use super::priority;
+use super::probe::shares_blocks;
 use super::store::{Opened, Store, StoreError, at};
 use super::tag::Tag;
 use crate::clock::monotonic_ns;
@@ -28,9 +33,11 @@ const BOOT_FILE: &str = "boot_id";
 pub struct Images {
     dir: PathBuf,
     budget_bytes: u64,
+    share_blocks: bool,
     materialisations: Materialisations,
     // By the identity of the snapshot: whoever comes second waits for the image that is being made.
-    making: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    making: Mutex<HashMap<Digest, Arc<Making>>>,
+    yielding: Arc<Yielding>,
 }
 
 /// A memory image, open: it stays readable when it is dropped from the budget.
@@ -47,9 +54,76 @@ impl Image {
     }
 }
 
+/// One image that is being made, or that somebody is about to make.
+#[derive(Debug, Default)]
+struct Making {
+    turn: Mutex<()>,
+    urgent: AtomicBool,
+    /// The thread that makes it at idle priority.
+    idle_thread: Mutex<Option<Pid>>,
+}
+
+impl Making {
+    fn idle_thread(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.idle_thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::SeqCst)
+    }
+
+    /// Somebody waits: no more giving way.
+    fn make_urgent(&self, yielding: &Yielding) {
+        self.urgent.store(true, Ordering::SeqCst);
+        if let Some(thread) = *self.idle_thread()
+            && let Err(error) = priority::make_normal(thread)
+        {
+            tracing::warn!(%error, "an image that is waited for is made at idle priority");
+        }
+        yielding.wake();
+    }
+
+    /// Does `work` at idle priority, unless somebody waits for it by now.
+    fn at_idle_priority<T>(&self, work: impl FnOnce() -> T) -> T {
+        {
+            let mut idle = self.idle_thread();
+            if !self.is_urgent() {
+                match priority::make_idle() {
+                    Ok(thread) => *idle = Some(thread),
+                    Err(error) => tracing::warn!(%error, "an image is made ahead at normal priority"),
+                }
+            }
+        }
+        let outcome = work();
+        // Taken under the lock: from here on nobody touches this thread.
+        if let Some(thread) = self.idle_thread().take()
+            && let Err(error) = priority::make_normal(thread)
+        {
+            tracing::debug!(%error, "this thread stays at idle priority");
+        }
+        outcome
+    }
+}
+
+/// Gives way to BRANCHes until somebody waits.
+struct Background<'a> {
+    making: &'a Making,
+    yielding: &'a Yielding,
+}
+
+impl Pace for Background<'_> {
+    fn next_piece(&self) -> io::Result<()> {
+        self.yielding.wait(|| self.making.is_urgent())
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.making.is_urgent()
+    }
+}
+
 impl Images {
-    /// The images of `store`. Keeps those that were made since the host booted and deletes all others: they
-    /// are renamed into place whole, but not synced.
+    /// The images of `store`. Keeps those that were made since the host booted and are as they were left, and
+    /// deletes all others: they are renamed into place whole, but not synced.
     pub fn open(store: &Store, budget_bytes: u64) -> Result<Self, StoreError> {
         let dir = store.images_dir();
         let boot_id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -59,12 +133,24 @@ impl Images {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("create", &dir))?;
         fs::write(dir.join(BOOT_FILE), boot_id).map_err(at("write", &dir))?;
         delete_unfinished(&dir).map_err(at("clean up", &dir))?;
-        Ok(Self {
-            dir,
-            budget_bytes,
-            materialisations: Materialisations::default(),
-            making: Mutex::default(),
-        })
+        let share_blocks = shares_blocks(&dir).map_err(at("probe", &dir))?;
+        let (materialisations, making) = (Materialisations::default(), Mutex::default());
+        Ok(Self { dir, budget_bytes, share_blocks, materialisations, making, yielding: Arc::default() })
+    }
+
+    /// Whether an image shares blocks with what it is made of.
+    pub fn share_blocks(&self) -> bool {
+        self.share_blocks
+    }
+
+    /// What work ahead of need gives way by.
+    pub fn yielding(&self) -> &Arc<Yielding> {
+        &self.yielding
+    }
+
+    /// While it lives, no image is made that nobody waits for.
+    pub fn hold_back(&self) -> HoldBack {
+        HoldBack::new(&self.yielding)
     }
 
     /// The same, with each image that is made noted in `materialisations`.
@@ -75,55 +161,92 @@ impl Images {
     /// A snapshot and its memory image: its own, or the one made of its layers, made now if need be. Both come
     /// from one look at the tag, so they belong together whatever becomes of the tag meanwhile.
     ///
-    /// Every layer's digest is checked while its image is made, and that of the image it begins with, unless
-    /// that was made here; the digest of device and CPU state always. Blocks for as long as the disk takes.
+    /// Everything that the child will hold is checked: an image of the snapshot's own, each layer while its
+    /// image is made, and the device and CPU state; each file once, for as long as it is unchanged. Blocks for
+    /// as long as the disk takes.
     pub fn snapshot_with_image(&self, store: &Store, tag: &Tag) -> Result<(Opened, Image), StoreError> {
-        let mut chain = store.chain(tag)?;
-        let image = self.image_of(&chain)?;
-        let snapshot = chain.swap_remove(0);
-        check_vmstate(&snapshot)?;
-        Ok((snapshot, image))
+        let chain = store.chain(tag)?;
+        let snapshot = open(store, &chain[0])?;
+        check_vmstate(store, &snapshot, &Urgent)?;
+        if snapshot.manifest.memory.is_image() {
+            check_memory(store, &snapshot, &Urgent)?;
+            let file = snapshot.memory.try_clone().map_err(at("open", &snapshot.dir))?;
+            return Ok((snapshot, Image { file }));
+        }
+        let identity = snapshot.manifest.identity;
+        let making = self.making(identity);
+        making.make_urgent(&self.yielding);
+        let made = {
+            let _turn = making.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.kept(identity).map_or_else(|| self.make(store, &chain, &Urgent), Ok)
+        };
+        self.no_longer_making(identity);
+        self.drop_oldest_beyond_budget(identity);
+        Ok((snapshot, made?))
     }
 
-    fn image_of(&self, chain: &[Opened]) -> Result<Image, StoreError> {
-        if let (Memory::Image { .. }, [image]) = (&chain[0].manifest.memory, chain) {
-            let file = image.memory.try_clone().map_err(at("open", &image.dir))?;
-            return Ok(Image { file });
+    /// Makes the image of a layer that nobody has asked for: at idle priority, giving way to BRANCHes, and as
+    /// fast as it goes from the moment that somebody forks from the layer. Does nothing where there is one, or
+    /// where it would push all others out of the budget.
+    pub fn make_ahead(&self, store: &Store, tag: &Tag) -> Result<(), StoreError> {
+        let chain = store.chain(tag)?;
+        let bytes = u64::from(chain[0].mem_mib) << 20;
+        let identity = chain[0].identity;
+        if chain.len() == 1 || bytes > self.budget_bytes / 2 || self.image_path(identity).exists() {
+            return Ok(());
         }
-        let identity = chain[0].manifest.identity;
-        let turn = {
-            let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(making.entry(identity).or_default())
-        };
-        let made = {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.kept(identity).map_or_else(|| self.make(chain), Ok)
-        };
-        self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
+        let making = self.making(identity);
+        // Whoever has the turn makes the image.
+        let made = making.turn.try_lock().ok().map(|_turn| {
+            let pace = Background { making: &making, yielding: &self.yielding };
+            making.at_idle_priority(|| self.make(store, &chain, &pace))
+        });
+        self.no_longer_making(identity);
         self.drop_oldest_beyond_budget(identity);
-        made
+        made.transpose().map(drop)
+    }
+
+    fn making(&self, identity: Digest) -> Arc<Making> {
+        Arc::clone(self.lock_making().entry(identity).or_default())
+    }
+
+    fn no_longer_making(&self, identity: Digest) {
+        self.lock_making().remove(&identity);
+    }
+
+    fn lock_making(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Making>>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes the image of this snapshot, where there is one.
     pub fn delete_image(&self, identity: Digest) {
-        if let Err(error) = fs::remove_file(self.path(identity))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%identity, %error, "cannot delete an image");
+        for path in [self.image_path(identity), self.record_path(identity)] {
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%identity, %error, "cannot delete an image");
+            }
         }
     }
 
+    /// The image, unless there is none or it is not as it was left.
     fn kept(&self, identity: Digest) -> Option<Image> {
-        let path = self.path(identity);
-        let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
-        // Its modification time is the time of its last use: nothing else changes an image.
-        file.set_modified(SystemTime::now()).ok()?;
-        Some(Image { file: File::open(&path).ok()? })
+        let file = File::open(self.image_path(identity)).ok()?;
+        let record = self.record_path(identity);
+        if !is_as_recorded(&file, &record) {
+            tracing::warn!(%identity, "an image was changed since it was made: it is made again");
+            self.delete_image(identity);
+            return None;
+        }
+        // The time of its last use, kept beside it: to touch the image itself would change it.
+        let open = File::options().write(true).open(&record).ok()?;
+        open.set_modified(SystemTime::now()).ok()?;
+        Some(Image { file })
     }
 
-    fn make(&self, chain: &[Opened]) -> Result<Image, StoreError> {
+    fn make(&self, store: &Store, chain: &[Arc<Link>], pace: &dyn Pace) -> Result<Image, StoreError> {
         let start_ns = monotonic_ns();
-        let identity = chain[0].manifest.identity;
+        let identity = chain[0].identity;
         let unfinished = Unfinished(self.dir.join(format!("{}.unfinished", unique::hex(8))));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
@@ -133,16 +256,26 @@ impl Images {
             .iter()
             .enumerate()
             .skip(1)
-            .find_map(|(at, one)| Some((at, self.kept(one.manifest.identity)?.file)));
-        compose(chain, nearest, &image, &unfinished.0)?;
-        let path = self.path(identity);
+            .find_map(|(at, link)| Some((at, self.kept(link.identity)?.file)));
+        compose(store, chain, nearest, (&image, &unfinished.0), pace)?;
+        let path = self.image_path(identity);
         fs::rename(&unfinished.0, &path).map_err(at("rename to", &path))?;
-        self.materialisations.note(chain[0].manifest.memory_bytes(), monotonic_ns() - start_ns);
-        Ok(Image { file: File::open(&path).map_err(at("open", &path))? })
+        let file = File::open(&path).map_err(at("open", &path))?;
+        let record = self.record_path(identity);
+        let id = FileId::of(&file.metadata().map_err(at("read", &path))?);
+        let text = serde_json::to_vec(&id).map_err(|error| at("encode", &record)(error.into()))?;
+        fs::write(&record, text).map_err(at("write", &record))?;
+        self.materialisations.note(u64::from(chain[0].mem_mib) << 20, monotonic_ns() - start_ns);
+        Ok(Image { file })
     }
 
-    fn path(&self, identity: Digest) -> PathBuf {
+    fn image_path(&self, identity: Digest) -> PathBuf {
         self.dir.join(format!("{identity}.memory.bin"))
+    }
+
+    /// Says which file the image is, as it was left.
+    fn record_path(&self, identity: Digest) -> PathBuf {
+        self.dir.join(format!("{identity}.memory.json"))
     }
 
     /// Least recently used first. The one just used stays even if it alone is beyond the budget.
@@ -152,29 +285,36 @@ impl Images {
             let path = entry.path();
             if let (true, Ok(metadata)) = (path.extension().is_some_and(|end| end == "bin"), entry.metadata())
             {
-                images.push((
-                    metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    metadata.blocks() * 512,
-                    path,
-                ));
+                let used = fs::metadata(path.with_extension("json")).and_then(|record| record.modified());
+                let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
+                images.push((used, metadata.blocks() * 512, path));
             }
         }
         images.sort();
         let mut total: u64 = images.iter().map(|(_, bytes, _)| bytes).sum();
         for (_, bytes, path) in images {
-            if total > self.budget_bytes && path != self.path(used) && fs::remove_file(&path).is_ok() {
+            if total > self.budget_bytes && path != self.image_path(used) && fs::remove_file(&path).is_ok() {
                 total -= bytes;
+                let _ = fs::remove_file(path.with_extension("json"));
                 tracing::info!(image = %path.display(), "dropped to stay within the budget of images");
             }
         }
     }
 }
 
-/// Deletes what a daemon that was killed had not finished.
+fn is_as_recorded(image: &File, record: &Path) -> bool {
+    let recorded = fs::read(record).ok().and_then(|text| serde_json::from_slice::<FileId>(&text).ok());
+    let found = image.metadata().ok().map(|metadata| FileId::of(&metadata));
+    found.is_some() && recorded == found
+}
+
+/// Deletes what a daemon that was killed had not finished, and images that are not as they were left.
 fn delete_unfinished(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "unfinished") {
+        let ends_in = |end: &str| path.extension().is_some_and(|extension| extension == end);
+        let is_lost = ends_in("bin") && !is_as_recorded(&File::open(&path)?, &path.with_extension("json"));
+        if ends_in("unfinished") || is_lost {
             fs::remove_file(path)?;
         }
     }
@@ -188,61 +328,4 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Writes the memory of `chain`'s first snapshot to the empty file `image`: the image that it begins with, or
-/// `nearest`, an image of the chain's element of that number, and the layers above laid over it, each checked.
-pub(super) fn compose(
-    chain: &[Opened],
-    nearest: Option<(usize, File)>,
-    image: &File,
-    path: &Path,
-) -> Result<(), StoreError> {
-    let end = &chain[chain.len() - 1];
-    let (above, base) = match nearest {
-        Some((at, base)) => (at, base),
-        None => {
-            check(end)?;
-            (chain.len() - 1, end.memory.try_clone().map_err(self::at("open", &end.dir))?)
-        }
-    };
-    clone_or_copy(&base, image, end.manifest.memory_bytes()).map_err(self::at("write", path))?;
-    for layer in chain[..above].iter().rev() {
-        check(layer)?;
-        if let Memory::Layer { extents, .. } = &layer.manifest.memory {
-            unpack(&layer.memory, extents, image).map_err(self::at("write", path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes `image` equal to `base`: sharing its blocks where the file system can, else as a copy.
-fn clone_or_copy(base: &File, image: &File, bytes: u64) -> io::Result<()> {
-    if ioctl_ficlone(image, base).is_ok() {
-        return Ok(());
-    }
-    image.set_len(bytes)?;
-    overlay(Method::Kernel, base, image).map(drop)
-}
-
-/// Compares a snapshot's memory file with the digest in its manifest.
-fn check(snapshot: &Opened) -> Result<(), StoreError> {
-    let (Memory::Image { digest } | Memory::Layer { digest, .. }) = &snapshot.manifest.memory;
-    check_file(snapshot, &snapshot.memory, &snapshot.memory_path(), *digest)
-}
-
-/// Compares a snapshot's device and CPU state with the digest in its manifest.
-pub(super) fn check_vmstate(snapshot: &Opened) -> Result<(), StoreError> {
-    check_file(snapshot, &snapshot.vmstate, &snapshot.vmstate_path(), snapshot.manifest.vmstate)
-}
-
-/// Reads the file that is open, which stays the right one when the snapshot is replaced or deleted meanwhile.
-fn check_file(snapshot: &Opened, file: &File, path: &Path, expected: Digest) -> Result<(), StoreError> {
-    let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let found = Digest::of_file(&open).map_err(at("read", path))?;
-    if found == expected {
-        return Ok(());
-    }
-    let reason = format!("{} has the digest {found} instead of {expected}", path.display());
-    Err(StoreError::Damaged { tag: snapshot.manifest.tag.clone(), reason })
 }

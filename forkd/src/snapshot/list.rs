@@ -4,9 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::MANIFEST_FILE;
 use super::manifest::Manifest;
-use super::store::{Opened, Store, StoreError, at};
+use super::store::{Store, StoreError, Whole, at};
 use super::tag::Tag;
 use crate::api::Snapshot;
 
@@ -31,7 +30,7 @@ pub fn list(store: &Store, damaged: bool) -> Result<Vec<Snapshot>, StoreError> {
     let whole = store.snapshots()?;
     let mut listed: Vec<Snapshot> = whole
         .iter()
-        .map(|opened| Snapshot { not_bootable_because: why_not_bootable(store, opened), ..describe(opened) })
+        .map(|whole| Snapshot { not_bootable_because: why_not_bootable(store, whole), ..describe(whole) })
         .collect();
     if damaged {
         listed.extend(damaged_ones(store, &listed)?);
@@ -41,14 +40,15 @@ pub fn list(store: &Store, damaged: bool) -> Result<Vec<Snapshot>, StoreError> {
 }
 
 /// What the API says of a whole snapshot, but for what it lies on.
-pub fn describe(opened: &Opened) -> Snapshot {
+pub fn describe(whole: &Whole) -> Snapshot {
     // 0 where it was deleted a moment ago.
-    snapshot(opened.manifest.clone(), &opened.dir, opened.physical_bytes().unwrap_or(0))
+    snapshot(whole.manifest.clone(), &whole.dir, whole.physical_bytes().unwrap_or(0))
 }
 
 fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     let parent = manifest.parent().map(|parent| parent.tag.clone());
-    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, .. } = manifest;
+    let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, drive, .. } =
+        manifest;
     Snapshot {
         tag,
         dir: dir.display().to_string(),
@@ -59,14 +59,15 @@ fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
         physical_bytes,
         durable,
         rootfs,
+        drive_bytes: drive.map(|drive| drive.bytes),
         parent,
         not_bootable_because: None,
     }
 }
 
-fn why_not_bootable(store: &Store, opened: &Opened) -> Option<String> {
-    opened.manifest.parent()?;
-    let tag: Tag = opened.manifest.tag.parse().ok()?;
+fn why_not_bootable(store: &Store, whole: &Whole) -> Option<String> {
+    whole.manifest.parent()?;
+    let tag: Tag = whole.manifest.tag.parse().ok()?;
     reason(store.chain(&tag).err()?)
 }
 
@@ -81,22 +82,21 @@ fn damaged_ones(store: &Store, whole: &[Snapshot]) -> Result<Vec<Snapshot>, Stor
         if whole.iter().any(|snapshot| snapshot.tag == tag.as_str()) {
             continue;
         }
-        let Err(error) = store.snapshot(&tag) else { continue };
+        let Err(error) = store.whole(&tag) else { continue };
         let Some(not_bootable_because) = reason(error) else { continue };
         damaged.push(Snapshot {
             not_bootable_because: Some(not_bootable_because),
-            ..remains(&entry.path(), &tag)
+            ..remains(store, &entry.path(), &tag)
         });
     }
     Ok(damaged)
 }
 
 /// What a directory that is no whole snapshot still says of itself.
-fn remains(dir: &Path, tag: &Tag) -> Snapshot {
+fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
     let files = fs::read_dir(dir).into_iter().flatten().flatten();
     let physical_bytes = files.flat_map(|file| file.metadata()).map(|file| file.blocks() * 512).sum();
-    let manifest = fs::read(dir.join(MANIFEST_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    if let Some(manifest) = manifest.filter(|manifest: &Manifest| manifest.tag == tag.as_str()) {
+    if let Ok(manifest) = store.manifest(tag) {
         return snapshot(manifest, dir, physical_bytes);
     }
     Snapshot {
@@ -109,6 +109,7 @@ fn remains(dir: &Path, tag: &Tag) -> Snapshot {
         physical_bytes,
         durable: false,
         rootfs: None,
+        drive_bytes: None,
         parent: None,
         not_bootable_because: None,
     }

@@ -3,23 +3,27 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::extents::{Extent, data_extents, total_bytes};
-use super::manifest::{Manifest, Memory, SCHEMA};
+use super::chain::Links;
+use super::manifest::{Manifest, Memory};
+use super::probe::tells_data_from_holes;
 use super::staging::{Staging, sync_dir};
-use super::tag::{InvalidTag, Tag};
-use super::{LAYER_FILE, MANIFEST_FILE, MEMORY_FILE, VMSTATE_FILE};
+use super::tag::Tag;
+use super::verify::Verifier;
+use super::{DRIVE_FILE, LAYER_FILE, MEMORY_FILE, VMSTATE_FILE};
 use crate::unique;
 
 /// Holds what is being made or deleted; its name is no tag, so it is never listed.
 const STAGING_DIR: &str = ".staging";
 /// Holds memory images of layers, made when first needed.
 const IMAGES_DIR: &str = ".images";
+/// Holds the drives that sandboxes write to.
+const DRIVES_DIR: &str = ".drives";
 /// Held for as long as a daemon uses the root.
 const LOCK_FILE: &str = ".lock";
 
@@ -55,9 +59,22 @@ pub enum StoreError {
     /// It is being turned into an image.
     #[error("snapshot '{0}' is being compacted: wait for that to end")]
     BeingReplaced(String),
-    /// A BRANCH under way becomes a layer on it.
-    #[error("snapshot '{0}' is the parent of a BRANCH under way: wait for that BRANCH to end")]
+    /// A BRANCH or an unpacking under way puts a layer on it, or it is being packed.
+    #[error("snapshot '{0}' is in use by a BRANCH, a pack or an unpack under way: wait for that to end")]
     Pinned(String),
+    /// It has its name, and could not be made sure of; taking the name back failed too.
+    #[error(
+        "snapshot '{tag}' is there and whole, but a power cut may take it away again ({unsynced}), and it could \
+         not be withdrawn ({withdrawal}): delete it, or copy what you need from it"
+    )]
+    NotWithdrawn {
+        /// The snapshot.
+        tag: String,
+        /// Why its name may be lost.
+        unsynced: io::Error,
+        /// Why it is still visible.
+        withdrawal: io::Error,
+    },
     /// Another daemon uses the same root.
     #[error("{0} is in use by another forkd: give this one a snapshot root of its own")]
     InUse(PathBuf),
@@ -86,26 +103,16 @@ pub fn at<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Store
     move |source| StoreError::Io { what, path: path.to_owned(), source }
 }
 
-/// A whole snapshot, opened: its files stay readable when the tag is deleted meanwhile.
-#[derive(Debug)]
-pub struct Opened {
+/// A whole snapshot: its manifest, and where its files are.
+#[derive(Clone, Debug)]
+pub struct Whole {
     /// Its manifest.
     pub manifest: Manifest,
     /// Its directory.
     pub dir: PathBuf,
-    /// Its memory image, or its layer file, read-only.
-    pub memory: File,
-    /// Firecracker's device and CPU state, read-only.
-    pub vmstate: File,
 }
 
-impl Opened {
-    /// A second handle on the same files.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        let (memory, vmstate) = (self.memory.try_clone()?, self.vmstate.try_clone()?);
-        Ok(Self { manifest: self.manifest.clone(), dir: self.dir.clone(), memory, vmstate })
-    }
-
+impl Whole {
     /// Path of the memory image, or of the layer file.
     pub fn memory_path(&self) -> PathBuf {
         self.dir.join(memory_file(&self.manifest))
@@ -122,11 +129,47 @@ impl Opened {
     }
 }
 
+/// A whole snapshot, opened: its files stay readable when the tag is deleted meanwhile.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its memory image, or its layer file, read-only.
+    pub memory: File,
+    /// Firecracker's device and CPU state, read-only.
+    pub vmstate: File,
+    /// The drive that the guest writes to, read-only; `None` for a guest without one.
+    pub drive: Option<File>,
+}
+
+impl Opened {
+    /// A second handle on the same files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let (memory, vmstate) = (self.memory.try_clone()?, self.vmstate.try_clone()?);
+        let drive = self.drive.as_ref().map(File::try_clone).transpose()?;
+        Ok(Self { manifest: self.manifest.clone(), dir: self.dir.clone(), memory, vmstate, drive })
+    }
+
+    /// Path of the memory image, or of the layer file.
+    pub fn memory_path(&self) -> PathBuf {
+        self.dir.join(memory_file(&self.manifest))
+    }
+
+    /// Path of Firecracker's device and CPU state.
+    pub fn vmstate_path(&self) -> PathBuf {
+        self.dir.join(VMSTATE_FILE)
+    }
+}
+
 /// All snapshots below one directory, which this process alone writes to.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     names: Arc<Mutex<Names>>,
+    verifier: Verifier,
+    pub(super) links: Links,
     /// Whether the file system says exactly which pages of a sparse file were written. A diff needs that: a
     /// hole that counts as data would lay zeros over the parent's pages.
     pub tells_data_from_holes: bool,
@@ -154,13 +197,18 @@ impl Store {
         if !tells_data_from_holes {
             tracing::warn!(root = %root.display(), "this file system does not say which pages of a file were written: every BRANCH is full");
         }
-        Ok(Self { tells_data_from_holes, root, names: Arc::default(), _lock: Some(lock) })
+        Ok(Self::at_root(root, tells_data_from_holes, Some(lock)))
     }
 
     /// The root as it is, not taken and not touched: for [`super::list::View`], which only reads.
     pub(super) fn unlocked(root: &Path) -> Result<Self, StoreError> {
         let root = root.canonicalize().map_err(at("read", root))?;
-        Ok(Self { tells_data_from_holes: false, root, names: Arc::default(), _lock: None })
+        Ok(Self::at_root(root, false, None))
+    }
+
+    fn at_root(root: PathBuf, tells_data_from_holes: bool, lock: Option<File>) -> Self {
+        let (names, verifier, links) = (Arc::default(), Verifier::default(), Links::default());
+        Self { root, names, verifier, links, tells_data_from_holes, _lock: lock }
     }
 
     /// The directory that holds the snapshots.
@@ -168,50 +216,70 @@ impl Store {
         &self.root
     }
 
-    /// Opens the snapshot of that name and checks that it is whole: manifest, state, and memory of the right size.
-    pub fn snapshot(&self, tag: &Tag) -> Result<Opened, StoreError> {
-        let dir = self.root.join(tag.as_str());
-        let damaged = |reason: String| StoreError::Damaged { tag: tag.to_string(), reason };
-        let text = match fs::read(dir.join(MANIFEST_FILE)) {
-            Ok(text) => text,
-            Err(_) if !dir.exists() => return Err(StoreError::NotFound(tag.to_string())),
-            Err(error) => return Err(damaged(format!("{MANIFEST_FILE}: {error}"))),
-        };
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|error| damaged(format!("{MANIFEST_FILE}: {error}")))?;
-        if manifest.schema != SCHEMA || manifest.tag != tag.as_str() {
-            let Manifest { schema, tag, .. } = &manifest;
-            return Err(damaged(format!("{MANIFEST_FILE} is of schema '{schema}' and tag '{tag}'")));
+    /// What is known of its files' digests.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The names below the root that are tags, whether or not a snapshot is behind each.
+    pub(super) fn tags(&self) -> Result<Vec<Tag>, StoreError> {
+        let mut tags = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(at("list", &self.root))? {
+            let name = entry.map_err(at("list", &self.root))?.file_name();
+            tags.extend(name.to_str().and_then(|name| name.parse::<Tag>().ok()));
         }
-        manifest.check_extents().map_err(|reason| damaged(format!("{MANIFEST_FILE}: {reason}")))?;
-        let name = memory_file(&manifest);
-        // A file that is not there is damage; one that cannot be opened now may be whole.
-        let open = |name: &str| {
-            File::open(dir.join(name)).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => damaged(format!("{name}: {error}")),
-                _ => at("open", &dir.join(name))(error),
+        Ok(tags)
+    }
+
+    /// Looks at the snapshot of that name and checks that it is whole: manifest, state, and memory of the right
+    /// size. Opens no file of it but the manifest.
+    pub fn whole(&self, tag: &Tag) -> Result<Whole, StoreError> {
+        let manifest = self.manifest(tag)?;
+        let (name, expected) = (memory_file(&manifest), manifest.memory_file_bytes());
+        let bytes = self.file_of(tag, name)?.len();
+        if bytes != expected {
+            let reason = format!("{name} has {bytes} bytes instead of {expected}");
+            return Err(StoreError::Damaged { tag: tag.to_string(), reason });
+        }
+        self.file_of(tag, VMSTATE_FILE)?;
+        Ok(Whole { manifest, dir: self.root.join(tag.as_str()) })
+    }
+
+    /// Opens the snapshot of that name and checks that it is whole, as [`Self::whole`] does.
+    pub fn snapshot(&self, tag: &Tag) -> Result<Opened, StoreError> {
+        let whole = self.whole(tag)?;
+        let damaged = |reason: String| StoreError::Damaged { tag: tag.to_string(), reason };
+        // Never through a link, and never waiting for the writer of a pipe: files only.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let open = |path: PathBuf| {
+            File::options().read(true).custom_flags(flags).open(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => damaged(format!("{}: {error}", path.display())),
+                _ => at("open", &path)(error),
             })
         };
-        let (memory, vmstate) = (open(name)?, open(VMSTATE_FILE)?);
-        let expected = match &manifest.memory {
-            Memory::Image { .. } => manifest.memory_bytes(),
-            Memory::Layer { extents, .. } => total_bytes(extents),
+        let (memory, vmstate) = (open(whole.memory_path())?, open(whole.vmstate_path())?);
+        let Whole { manifest, dir } = whole;
+        let require = |file: &File, name: &str, expected: u64| {
+            let bytes = file.metadata().map_err(at("read", &dir))?.len();
+            match bytes == expected {
+                true => Ok(()),
+                false => Err(damaged(format!("{name} has {bytes} bytes instead of {expected}"))),
+            }
         };
-        let bytes = memory.metadata().map_err(at("read", &dir))?.len();
-        if bytes != expected {
-            return Err(damaged(format!("{name} has {bytes} bytes instead of {expected}")));
+        require(&memory, memory_file(&manifest), manifest.memory_file_bytes())?;
+        let drive = manifest.drive.map(|_| open(dir.join(DRIVE_FILE))).transpose()?;
+        if let (Some(drive), Some(described)) = (&drive, &manifest.drive) {
+            require(drive, DRIVE_FILE, described.bytes)?;
         }
-        Ok(Opened { manifest, dir, memory, vmstate })
+        Ok(Opened { manifest, dir, memory, vmstate, drive })
     }
 
     /// Every whole snapshot, newest first. A damaged one is left out, and logged.
-    pub fn snapshots(&self) -> Result<Vec<Opened>, StoreError> {
+    pub fn snapshots(&self) -> Result<Vec<Whole>, StoreError> {
         let mut whole = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(at("list", &self.root))? {
-            let entry = entry.map_err(at("list", &self.root))?;
-            let Some(tag) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            match self.snapshot(&tag) {
-                Ok(opened) => whole.push(opened),
+        for tag in self.tags()? {
+            match self.whole(&tag) {
+                Ok(snapshot) => whole.push(snapshot),
                 // Deleted since it was listed.
                 Err(StoreError::NotFound(_)) => {}
                 Err(error @ StoreError::Damaged { .. }) => tracing::warn!(%error, "left out of the list"),
@@ -226,63 +294,7 @@ impl Store {
 
     /// How many snapshots there are, damaged ones included: cheap enough to be asked all the time.
     pub fn count(&self) -> Result<u64, StoreError> {
-        let names = fs::read_dir(&self.root).map_err(at("list", &self.root))?.flatten();
-        let is_tag = |name: &str| name.parse::<Tag>().is_ok();
-        Ok(names.filter(|entry| entry.file_name().to_str().is_some_and(is_tag)).count() as u64)
-    }
-
-    /// A snapshot and all that it lies on, itself first, the image last. Refuses a chain with a parent that is
-    /// gone, damaged, or another one than the layer was made on.
-    pub fn chain(&self, tag: &Tag) -> Result<Vec<Opened>, StoreError> {
-        let mut chain = vec![self.snapshot(tag)?];
-        while let Some(parent) = chain[chain.len() - 1].manifest.parent().cloned() {
-            let damaged = |reason: String| StoreError::Damaged { tag: tag.to_string(), reason };
-            let name: Tag = parent.tag.parse().map_err(|error: InvalidTag| damaged(error.to_string()))?;
-            let opened = match self.snapshot(&name) {
-                Ok(opened) if opened.manifest.identity == parent.identity => opened,
-                Ok(_) => {
-                    return Err(damaged(format!(
-                        "its parent '{name}' has been replaced by another snapshot"
-                    )));
-                }
-                Err(StoreError::NotFound(_)) => return Err(damaged(format!("its parent '{name}' is gone"))),
-                Err(error) => return Err(damaged(error.to_string())),
-            };
-            // An identity is a digest over the parent's: a chain that comes back to itself is forged.
-            if chain.iter().any(|earlier| earlier.manifest.tag == opened.manifest.tag) {
-                return Err(damaged(format!("its parents come back to '{name}'")));
-            }
-            chain.push(opened);
-        }
-        Ok(chain)
-    }
-
-    /// The tags of the layers that lie directly on `tag`, by their manifests alone: a layer whose files are
-    /// damaged counts, and a manifest that cannot be read now is an error, not an absence.
-    pub fn dependents(&self, tag: &Tag) -> Result<Vec<Tag>, StoreError> {
-        let mut dependents = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(at("list", &self.root))? {
-            let name = entry.map_err(at("list", &self.root))?.file_name();
-            let Some(name) = name.to_str().and_then(|name| name.parse::<Tag>().ok()) else { continue };
-            let path = self.root.join(name.as_str()).join(MANIFEST_FILE);
-            let text = match fs::read(&path) {
-                Ok(text) => text,
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(at("read", &path)(error)),
-            };
-            // What is no manifest cannot be forked from either, with or without its parent.
-            let manifest: Option<Manifest> = serde_json::from_slice(&text).ok();
-            if manifest
-                .is_some_and(|manifest| manifest.parent().is_some_and(|parent| parent.tag == tag.as_str()))
-            {
-                dependents.push(name);
-            }
-        }
-        Ok(dependents)
+        Ok(self.tags()?.len() as u64)
     }
 
     /// Begins a snapshot: the tag is reserved until the staging directory is published or dropped.
@@ -310,10 +322,15 @@ impl Store {
 
     /// Opens `tag`, and keeps it from being deleted while a layer on it is made.
     pub fn pin(&self, tag: &Tag) -> Result<(Reservation, Opened), StoreError> {
-        self.names().pinned.push(tag.clone());
-        let pin = Reservation { tag: tag.clone(), names: Arc::clone(&self.names), pin: true };
+        let pin = self.hold(tag.clone());
         // Looked at after the pin: whoever deleted it was faster, and nobody can from here on.
         self.snapshot(tag).map(|opened| (pin, opened))
+    }
+
+    /// Keeps a snapshot of that name, whether or not there is one yet, from being deleted.
+    pub fn hold(&self, tag: Tag) -> Reservation {
+        self.names().pinned.push(tag.clone());
+        Reservation { tag, names: Arc::clone(&self.names), pin: true }
     }
 
     /// Deletes a snapshot that no layer lies on, whole or damaged. It is gone from the list first and from the
@@ -343,8 +360,16 @@ impl Store {
                 Err(error) => return Err(at("delete", &dir)(error)),
             }
         }
-        sync_dir(&self.root)?;
-        fs::remove_dir_all(&doomed).map_err(at("delete", &doomed))
+        self.links.forget(tag);
+        // Its space is given back whether or not the name is sure to stay away.
+        let synced = sync_dir(&self.root);
+        fs::remove_dir_all(&doomed).map_err(at("delete", &doomed))?;
+        synced
+    }
+
+    /// Where the drives of sandboxes are kept.
+    pub(super) fn drives_dir(&self) -> PathBuf {
+        self.root.join(DRIVES_DIR)
     }
 
     /// Where materialised images are kept; nothing in it is needed after it is lost.
@@ -374,23 +399,9 @@ impl Store {
     }
 }
 
-/// Writes one page of data and one of zeros to a sparse file, and looks whether just these count as data.
-fn tells_data_from_holes(dir: &Path) -> io::Result<bool> {
-    const PAGE: u64 = 4096;
-    let path = dir.join("probe");
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    fs::remove_file(&path)?;
-    file.set_len(1024 * PAGE)?;
-    file.write_all_at(&[1; PAGE as usize], 100 * PAGE)?;
-    file.write_all_at(&[0; PAGE as usize], 600 * PAGE)?;
-    file.sync_all()?;
-    let expected = [100, 600].map(|page| Extent { start: page * PAGE, bytes: PAGE });
-    Ok(data_extents(&file)? == expected)
-}
-
-fn memory_file(manifest: &Manifest) -> &'static str {
+pub(super) fn memory_file(manifest: &Manifest) -> &'static str {
     match manifest.memory {
-        Memory::Image { .. } => MEMORY_FILE,
+        Memory::Image { .. } | Memory::Compacted { .. } => MEMORY_FILE,
         Memory::Layer { .. } => LAYER_FILE,
     }
 }
@@ -433,32 +444,18 @@ impl Drop for Reservation {
 mod tests {
     use std::fs;
 
-    use super::{Extent, Manifest, Memory, SCHEMA, Store, StoreError, Tag};
-    use crate::api::{BranchMode, DataPath};
+    use super::{Manifest, Memory, Store, StoreError, Tag};
     use crate::snapshot::digest::Digest;
+    use crate::snapshot::extents::Extent;
     use crate::snapshot::manifest::Parent;
+    use crate::snapshot::testing::manifest_of;
 
     fn tag(name: &str) -> Tag {
         name.parse().unwrap()
     }
 
     fn manifest(tag: &str) -> Manifest {
-        Manifest {
-            schema: SCHEMA.to_owned(),
-            tag: tag.to_owned(),
-            created_at_unix: 1,
-            branched_from: None,
-            mode: BranchMode::Full,
-            data_path: DataPath::Naive,
-            durable: true,
-            mem_mib: 1,
-            vcpus: 1,
-            rootfs: None,
-            firecracker: "1.12.1".to_owned(),
-            identity: Digest::of(tag.as_bytes()),
-            vmstate: Digest::of(b"state"),
-            memory: Memory::Image { digest: Digest::of(&vec![7; 1 << 20]) },
-        }
+        manifest_of(tag, Digest::of(b"state"), Memory::Image { digest: Digest::of(&vec![7; 1 << 20]) })
     }
 
     fn publish(store: &Store, name: &str) {
@@ -533,7 +530,7 @@ mod tests {
             extents: vec![Extent { start: 8192, bytes: 4096 }],
             digest: Digest::of(&[9; 4096]),
         };
-        staging.publish(&Manifest { memory, ..manifest(name) }).unwrap();
+        staging.publish(&manifest_of(name, Digest::of(b"state"), memory)).unwrap();
     }
 
     #[test]
@@ -560,14 +557,14 @@ mod tests {
         publish_layer(&store, "b", "a");
         publish_layer(&store, "c", "b");
         let chain: Vec<String> =
-            store.chain(&tag("c")).unwrap().into_iter().map(|one| one.manifest.tag).collect();
+            store.chain(&tag("c")).unwrap().iter().map(|link| link.tag.to_string()).collect();
         assert_eq!(chain, ["c", "b", "a"]);
         fs::rename(root.path().join("a"), root.path().join("old")).unwrap();
         assert!(store.chain(&tag("c")).unwrap_err().to_string().contains("parent 'a' is gone"));
         let staging = store.stage(tag("a")).unwrap();
         fs::write(staging.memory_path(), vec![7; 1 << 20]).unwrap();
-        fs::write(staging.vmstate_path(), b"state").unwrap();
-        staging.publish(&Manifest { identity: Digest::of(b"another"), ..manifest("a") }).unwrap();
+        fs::write(staging.vmstate_path(), b"other").unwrap();
+        staging.publish(&manifest_of("a", Digest::of(b"other"), manifest("a").memory)).unwrap();
         assert!(store.chain(&tag("c")).unwrap_err().to_string().contains("'a' has been replaced"));
     }
 }

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::VmmError;
 use super::boot::BootSource;
+use crate::api::RootfsMode;
 use crate::http_client::{Endpoint, HttpClient};
+use crate::snapshot::DRIVE_FILE;
 
 /// Given to every call that does not move guest memory.
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,13 +57,14 @@ impl Api {
         self.send("set the kernel", Method::PUT, "/boot-source", without_nulls(boot), CALL_DEADLINE).await?;
         let machine = json!({ "vcpu_count": vcpus, "mem_size_mib": mem_mib, "track_dirty_pages": true });
         self.send("set the machine", Method::PUT, "/machine-config", machine, CALL_DEADLINE).await?;
-        if let Some(rootfs) = source.rootfs() {
+        if let Some((image, mode)) = source.rootfs() {
+            let is_read_only = mode == RootfsMode::ReadOnly;
             let drive = json!({
                 "drive_id": "rootfs",
-                "path_on_host": rootfs,
+                // Relative to the run directory: Firecracker records the path, and each child has its own file there.
+                "path_on_host": if is_read_only { image } else { Path::new(DRIVE_FILE) },
                 "is_root_device": true,
-                // Children of a snapshot share the file: a writable one would be corrupted by the second child.
-                "is_read_only": true,
+                "is_read_only": is_read_only,
             });
             self.send("attach the root file system", Method::PUT, "/drives/rootfs", drive, CALL_DEADLINE)
                 .await?;

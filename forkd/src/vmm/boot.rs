@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::CreateSnapshot;
+use crate::api::{CreateSnapshot, RootfsMode};
 
 /// Given to a kernel whose user names no command line: serial console, and an end instead of a hang on panic.
 const DEFAULT_BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off";
@@ -19,8 +19,10 @@ pub enum BootSource {
         kernel: PathBuf,
         /// The initial RAM disk.
         initrd: Option<PathBuf>,
-        /// The root file system image, attached read-only.
+        /// The root file system image.
         rootfs: Option<PathBuf>,
+        /// Whether the guest gets the image itself, or a copy to write to.
+        rootfs_mode: RootfsMode,
         /// The kernel's command line.
         boot_args: String,
     },
@@ -42,6 +44,7 @@ impl BootSource {
             let needs_kernel = [
                 ("initrd", request.initrd.is_some()),
                 ("rootfs", request.rootfs.is_some()),
+                ("rootfs_mode", request.rootfs_mode.is_some()),
                 ("boot_args", request.boot_args.is_some()),
             ];
             return match needs_kernel.into_iter().find(|(_, given)| *given) {
@@ -49,10 +52,14 @@ impl BootSource {
                 None => Ok(Self::BuiltIn),
             };
         };
+        if request.rootfs_mode.is_some() && request.rootfs.is_none() {
+            return Err("'rootfs_mode' needs 'rootfs': it says what guests may do with that image".to_owned());
+        }
         Ok(Self::Kernel {
             kernel: host_file("kernel", kernel)?,
             initrd: request.initrd.as_deref().map(|path| host_file("initrd", path)).transpose()?,
             rootfs: request.rootfs.as_deref().map(|path| host_file("rootfs", path)).transpose()?,
+            rootfs_mode: request.rootfs_mode.unwrap_or_default(),
             boot_args: request.boot_args.clone().unwrap_or_else(|| DEFAULT_BOOT_ARGS.to_owned()),
         })
     }
@@ -74,12 +81,22 @@ impl BootSource {
         }
     }
 
-    /// The root file system image.
-    pub fn rootfs(&self) -> Option<&Path> {
+    /// The root file system image, with what guests may do with it.
+    pub fn rootfs(&self) -> Option<(&Path, RootfsMode)> {
         match self {
             Self::BuiltIn => None,
-            Self::Kernel { rootfs, .. } => rootfs.as_deref(),
+            Self::Kernel { rootfs, rootfs_mode, .. } => rootfs.as_deref().map(|path| (path, *rootfs_mode)),
         }
+    }
+
+    /// The image that the guest and all its children read.
+    pub fn shared_rootfs(&self) -> Option<&Path> {
+        self.rootfs().and_then(|(path, mode)| (mode == RootfsMode::ReadOnly).then_some(path))
+    }
+
+    /// The image that the guest and each of its children get a copy of.
+    pub fn copied_rootfs(&self) -> Option<&Path> {
+        self.rootfs().and_then(|(path, mode)| (mode == RootfsMode::PerSandbox).then_some(path))
     }
 
     pub(super) fn boot_args(&self) -> Option<&str> {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, io};
 
+use super::support::Support;
+
 /// A Firecracker binary that answered with its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firecracker {
@@ -12,6 +14,8 @@ pub struct Firecracker {
     pub path: PathBuf,
     /// Its version, as `major.minor.patch`.
     pub version: String,
+    /// The version of the snapshots that it writes, where it says.
+    pub snapshot_format: Option<String>,
 }
 
 /// Why this host cannot run microVMs.
@@ -36,6 +40,18 @@ pub enum HostError {
         /// What it printed.
         output: String,
     },
+    /// Its version is not one that the daemon works with.
+    #[error(
+        "Firecracker {version} ({}) is not supported ({}): name another with --firecracker, or use this one at \
+         your own risk with --allow-unsupported-firecracker",
+        path.display(), Support::versions()
+    )]
+    Unsupported {
+        /// The binary.
+        path: PathBuf,
+        /// Its version.
+        version: String,
+    },
     /// No hardware virtualisation, or no right to use it.
     #[error(
         "cannot open /dev/kvm: {0}: run on a host with KVM (modprobe kvm_intel or kvm_amd), as root or in group kvm"
@@ -54,16 +70,41 @@ impl Firecracker {
                 .ok_or(HostError::NoBinary)?,
         };
         let path = path.canonicalize().map_err(|source| HostError::Run { path: path.clone(), source })?;
-        let output = Command::new(&path)
-            .arg("--version")
-            .output()
-            .map_err(|source| HostError::Run { path: path.clone(), source })?;
-        let output = String::from_utf8_lossy(&output.stdout).into_owned();
-        match version_of(&output) {
-            Some(version) => Ok(Self { version: version.to_owned(), path }),
-            None => Err(HostError::NotFirecracker { path, output: output.chars().take(200).collect() }),
-        }
+        let output = output_of(&path, "--version")?;
+        let Some(version) = version_of(&output).map(str::to_owned) else {
+            return Err(HostError::NotFirecracker { path, output: output.chars().take(200).collect() });
+        };
+        let snapshot_format = format_of(&output_of(&path, "--snapshot-version")?).map(str::to_owned);
+        Ok(Self { path, version, snapshot_format })
     }
+
+    /// What is known of its version.
+    pub fn support(&self) -> Support {
+        Support::of(&self.version)
+    }
+
+    /// Refuses a version that is not supported unless it is `allowed`, and warns of one that is not tested.
+    pub fn check_support(&self, allowed: bool) -> Result<(), HostError> {
+        let (version, path) = (self.version.clone(), self.path.clone());
+        match self.support() {
+            Support::Tested => {}
+            Support::Unsupported if !allowed => return Err(HostError::Unsupported { path, version }),
+            Support::Accepted | Support::Unsupported => {
+                tracing::warn!(
+                    version,
+                    "forkd is not tested with this Firecracker ({})",
+                    Support::versions()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn output_of(path: &Path, argument: &str) -> Result<String, HostError> {
+    let run = Command::new(path).arg(argument).output();
+    let output = run.map_err(|source| HostError::Run { path: path.to_owned(), source })?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether this process may start virtual machines.
@@ -80,9 +121,23 @@ fn version_of(output: &str) -> Option<&str> {
         .then_some(version)
 }
 
+/// `v6.0.0`, in the first line; before Firecracker 1.7 there is no such option.
+fn format_of(output: &str) -> Option<&str> {
+    let version = output.lines().next()?.trim().strip_prefix('v')?;
+    version.starts_with(|digit: char| digit.is_ascii_digit()).then_some(version)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::version_of;
+    use super::{format_of, version_of};
+
+    #[test]
+    fn the_snapshot_format_is_the_first_line_where_it_is_a_version() {
+        assert_eq!(format_of("v6.0.0\n2026 exiting\n"), Some("6.0.0"));
+        assert_eq!(format_of("Arguments parsing error\n"), None);
+        assert_eq!(format_of("version\n"), None);
+        assert_eq!(format_of(""), None);
+    }
 
     #[test]
     fn the_version_line_is_found_among_others_and_nothing_else_is_taken_for_it() {

@@ -2,15 +2,21 @@
 
 pub mod api;
 pub mod boot;
+pub mod cgroup;
+mod cgroup_mounts;
+pub mod confine;
 pub mod console;
 pub mod control;
 pub mod firecracker;
+pub mod netns;
 pub mod process;
+pub mod support;
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::http_client::CallError;
+use crate::snapshot::store::StoreError;
 
 /// Why a microVM could not be started or spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,9 @@ pub enum VmmError {
         /// What came back.
         source: CallError,
     },
+    /// The drive of a paused guest could not be copied.
+    #[error(transparent)]
+    Drive(StoreError),
     /// The guest never said that it was ready.
     #[error("the guest did not print {expected:?} within {waited_ms} ms; its console ends in {tail:?}")]
     GuestNotReady {

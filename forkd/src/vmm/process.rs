@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::VmmError;
+use super::confine::Confinement;
 use super::console::Console;
 use super::firecracker::Firecracker;
 
@@ -63,11 +64,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts Firecracker in a new directory `run_dir`/`id` and waits until its API socket answers.
+    /// Starts Firecracker in a new directory `run_dir`/`id`, confined, and waits until its API socket answers.
     pub async fn start(
         firecracker: &Firecracker,
         run_dir: &Path,
         id: &str,
+        confinement: Confinement,
     ) -> Result<(Self, Console), VmmError> {
         let dir = run_dir.join(id);
         let failed = |what: &'static str, path: &Path| {
@@ -78,7 +80,8 @@ impl Process {
         let mut guard = DirGuard(Some(dir.clone()));
         let log_path = dir.join(LOG_FILE);
         let log = File::create(&log_path).map_err(failed("create", &log_path))?;
-        let mut child = Command::new(&firecracker.path)
+        let mut command = Command::new(&firecracker.path);
+        command
             .arg("--api-sock")
             .arg(dir.join(SOCKET_FILE))
             .args(["--id", id, "--level", "Warn", "--log-path"])
@@ -89,9 +92,11 @@ impl Process {
             .stderr(log)
             // A Ctrl-C at the daemon's terminal is for the daemon.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed("start", &firecracker.path))?;
+            .kill_on_drop(true);
+        confinement.apply(&mut command);
+        let mut child = command.spawn().map_err(failed("start", &firecracker.path))?;
+        // Its closure holds the confinement too.
+        drop(command);
         let (identity, pidfd) = identify(&child).map_err(failed("identify", &firecracker.path))?;
         let text = serde_json::to_vec(&identity).map_err(|error| failed("encode", &dir)(error.into()))?;
         fs::write(dir.join(IDENTITY_FILE), text).map_err(failed("write", &dir))?;
@@ -102,9 +107,10 @@ impl Process {
         let (report_end, ended) = watch::channel(None);
         tokio::spawn(async move {
             let status = child.wait().await;
-            report_end.send_replace(Some(
-                status.map_or_else(|error| error.to_string(), |status| status.to_string()),
-            ));
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let cause = confinement.cause_of_death();
+            drop(confinement);
+            report_end.send_replace(Some(cause.map_or(status.clone(), |cause| format!("{status}: {cause}"))));
         });
         guard.0 = None;
         let process = Self { identity, dir, pidfd, ended };
@@ -115,6 +121,11 @@ impl Process {
     /// Its identity.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Its run directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Its API socket.
@@ -140,6 +151,13 @@ impl Process {
     pub fn obituary(&self) -> VmmError {
         let status = self.ended.borrow().clone().unwrap_or_else(|| "status unknown".to_owned());
         VmmError::Ended { status, log: self.log_tail() }
+    }
+
+    /// Why it does not run any more, where it ends within `wait`.
+    pub async fn ended_within(&self, wait: Duration) -> Option<VmmError> {
+        let mut ended = self.ended.clone();
+        let waited = timeout(wait, ended.wait_for(Option::is_some)).await;
+        waited.is_ok().then(|| self.obituary())
     }
 
     /// Kills the process and waits until it is gone; its directory goes when this is dropped.
@@ -219,7 +237,7 @@ pub fn kill_leftovers(run_dir: &Path) -> io::Result<usize> {
 }
 
 /// Whether a run directory of this name is one that a daemon makes: `sb-` and twelve hexadecimal digits.
-fn is_sandbox_id(name: &str) -> bool {
+pub(super) fn is_sandbox_id(name: &str) -> bool {
     name.strip_prefix("sb-")
         .is_some_and(|id| id.len() == 12 && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }

@@ -126,7 +126,7 @@ impl Host {
     }
 
     pub fn fork(&self, tag: &str) -> Result<Sandbox> {
-        let request = CreateSandboxes { snapshot_tag: tag.into(), n: 1 };
+        let request = CreateSandboxes::new(tag, 1);
         let mut forked: Vec<Sandbox> = self.call(Method::POST, "/v1/sandboxes", Some(&request))?;
         forked.pop().ok_or_else(|| "the daemon forked nothing".into())
     }

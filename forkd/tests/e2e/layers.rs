@@ -27,6 +27,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "layers::images_stay_within_their_budget", needs: NEEDS, run: budget },
     Test { name: "layers::without_wait_the_answer_comes_while_it_is_written", needs: NEEDS, run: no_wait },
     Test { name: "layers::a_diff_on_a_deleted_parent_is_full", needs: NEEDS, run: deleted_parent },
+    Test { name: "layers::damage_found_at_a_fork_marks_all_that_lie_on_it", needs: NEEDS, run: marked },
+    Test { name: "layers::a_flip_in_any_file_is_refused_by_its_name", needs: NEEDS, run: flips },
+    Test { name: "layers::an_image_made_ahead_is_the_one_that_is_forked", needs: NEEDS, run: ahead },
     Test { name: "layers::a_durable_layer_is_not_put_on_one_that_is_not", needs: NEEDS, run: durability },
 ];
 
@@ -140,6 +143,84 @@ fn damage() -> Outcome {
     Ok(())
 }
 
+fn marked() -> Outcome {
+    let host = Host::start()?;
+    lineage(&host, 3)?;
+    let path = host.root().join("b2/layer.bin");
+    let whole = fs::read(&path)?;
+    let mut bytes = whole.clone();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes)?;
+    // Nothing has read the file yet.
+    assert!(detail(&host, "b3")?.bootable);
+    assert!(host.fork("b3").is_err());
+    for tag in ["b2", "b3"] {
+        let SnapshotDetail { bootable, not_bootable_because, .. } = detail(&host, tag)?;
+        let reason = not_bootable_because.unwrap_or_default();
+        assert!(!bootable && reason.contains("b2/layer.bin has the digest"), "{tag}: {reason}");
+    }
+    assert!(detail(&host, "b1")?.bootable);
+    host.require_running(&host.fork("b1")?.id)?;
+    // Put right, it is another file, and what was found wrong no longer holds.
+    fs::write(&path, whole)?;
+    assert!(detail(&host, "b3")?.bootable);
+    host.require_running(&host.fork("b3")?.id)?;
+    Ok(())
+}
+
+fn flips() -> Outcome {
+    let host = Host::start()?;
+    lineage(&host, 1)?;
+    for file in
+        ["b1/manifest.json", "b1/vmstate.bin", "b1/layer.bin", "base/manifest.json", "base/memory.bin"]
+    {
+        let path = host.root().join(file);
+        let whole = fs::read(&path)?;
+        let mut bytes = whole.clone();
+        let last = bytes.len() - 10;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes)?;
+        let refused = host.fork("b1").map(|child| child.id).expect_err(file).to_string();
+        let name = file.split('/').nth(1).unwrap_or_default();
+        assert!(refused.contains(name), "{file}: {refused}");
+        fs::write(&path, whole)?;
+    }
+    host.require_running(&host.fork("b1")?.id)?;
+    Ok(())
+}
+
+fn ahead() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().join("snapshots");
+    let host = Host::start_with(dir, root, &["--images-ahead", "always"])?;
+    let (_, memory) = lineage(&host, 1)?;
+    let images = || -> Result<Vec<(std::path::PathBuf, u64)>> {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(host.root().join(".images"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "bin") {
+                images.push((path.clone(), std::os::unix::fs::MetadataExt::ino(&fs::metadata(path)?)));
+            }
+        }
+        Ok(images)
+    };
+    let begun = std::time::Instant::now();
+    while images()?.is_empty() {
+        assert!(begun.elapsed().as_secs() < 30, "no image is made ahead: {}", host.log());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let made = images()?;
+    require_memory(&host, "b1", &memory[0])?;
+    assert_eq!(images()?, made, "the fork made another image");
+    // What somebody else has written to is not taken for it.
+    let mut bytes = fs::read(&made[0].0)?;
+    bytes[5 << 20] ^= 1;
+    fs::write(&made[0].0, &bytes)?;
+    require_memory(&host, "b1", &memory[0])?;
+    assert!(fs::read(&made[0].0)? != bytes, "an image that was changed is still there");
+    Ok(())
+}
+
 fn no_memory() -> Outcome {
     let dir = tempfile::tempdir()?;
     let root = dir.path().join("snapshots");
@@ -168,7 +249,9 @@ fn budget() -> Outcome {
         require_memory(&host, &format!("b{k}"), &memory[k - 1])?;
         let images = fs::read_dir(host.root().join(".images"))?;
         let kept = images
-            .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some()))
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "bin"))
+            })
             .count();
         assert!(kept <= 2, "{kept} images");
     }

@@ -2,12 +2,16 @@
 
 mod bad_input;
 mod cli;
+mod doctor;
 mod faults;
 mod host;
 mod layers;
+mod linux;
 mod memory;
 mod observe;
+mod pack;
 mod preallocation;
+mod sandboxes;
 
 use std::process::ExitCode;
 
@@ -18,8 +22,12 @@ fn main() -> ExitCode {
         faults::TESTS,
         preallocation::TESTS,
         layers::TESTS,
+        pack::TESTS,
+        doctor::TESTS,
         cli::TESTS,
         observe::TESTS,
+        sandboxes::TESTS,
+        linux::TESTS,
     ];
     testkit::run(tests.into_iter().flatten().map(|test| testkit::Test { ..*test }).collect())
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -360,7 +361,8 @@ fn entries(path: &Path) -> Result<Vec<Entry>> {
 fn audit() -> TestOutcome {
     let logs = tempfile::tempdir()?;
     let (path, rotated) = (logs.path().join("audit.log"), logs.path().join("audit.log.1"));
-    let host = start_with(&["--audit-log", path.to_str().ok_or("a path that is no text")?])?;
+    let log = path.to_str().ok_or("a path that is no text")?;
+    let host = start_with(&["--audit-log", log, "--tcp", "127.0.0.1:0"])?;
     host.boot("base")?;
     let source = host.fork("base")?.id;
     host.snapshots()?;
@@ -389,6 +391,16 @@ fn audit() -> TestOutcome {
     wait_for("the fresh log", || Ok(path.exists()))?;
     host.end(&source)?;
     assert_eq!((entries(&rotated)?.len(), entries(&path)?.len()), (4, 1));
+
+    let said = host.log();
+    let address =
+        said.split("tcp=\"").nth(1).and_then(|rest| rest.split('"').next()).ok_or("no TCP address")?;
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "DELETE /v1/snapshots/nope HTTP/1.0\r\n\r\n")?;
+    let ours = stream.local_addr()?.to_string();
+    assert!(std::io::read_to_string(stream)?.contains(" 404 "));
+    let refused = entries(&path)?.pop().ok_or("no entry")?;
+    assert_eq!((refused.who, refused.status), (Who::Tcp { address: ours }, 404));
     Ok(())
 }
 
@@ -482,16 +494,17 @@ fn growth() -> TestOutcome {
     let mut following = Following::start(&host, None)?;
     // Each dirties three halves of what the one before it did: 2 MiB to 180 MiB.
     let mut pages = 512_u64;
-    let mut warned = None;
+    let (mut warned, mut pauses_ms) = (None, Vec::new());
     for k in 1..=12 {
         host.guest(&source, &format!("dirty 1024 {pages} {k}"))?;
         let branch = host.branch(&source, &diff(&format!("b{k}")))?;
         assert_eq!(branch.mode, BranchMode::Diff, "{:?}", branch.warnings);
         let grows = branch.warnings.iter().any(|warning| warning.contains("the pauses of this sandbox grow"));
+        pauses_ms.push(branch.pause_ms);
         warned = warned.or(grows.then_some(branch.id));
         pages = pages * 3 / 2;
     }
-    let warned = warned.ok_or("no BRANCH warned of it")?;
+    let warned = warned.ok_or_else(|| format!("no BRANCH warned of pauses of {pauses_ms:?} ms"))?;
     let record: BranchRecord = get(&host, &format!("/v1/branches/{warned}"))?;
     assert!(
         record.branch.warnings[0].contains("pauses of this sandbox grow"),

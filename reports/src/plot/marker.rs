@@ -50,7 +50,7 @@ impl Style {
 
     /// The same with a marker that leaves room for `count` of them beside each other.
     pub fn among(self, count: u32) -> Self {
-        let radius = RADIUS * ROOMY.cast_signed() / count.max(ROOMY).min(1 << 20).cast_signed();
+        let radius = RADIUS * ROOMY.cast_signed() / count.clamp(ROOMY, 1 << 20).cast_signed();
         Self { radius: radius.max(3), ..self }
     }
 

@@ -9,6 +9,10 @@ use std::fs::File;
 use std::io;
 
 use super::extents::{Extent, data_extents};
+use super::pace::Pace;
+
+/// Between two pieces of at most this much, work that nobody waits for looks whether it may go on.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// One call or request moves at most this much.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -48,6 +52,54 @@ pub fn overlay(method: Method, source: &File, destination: &File) -> io::Result<
     apply(method, source, destination, &moves)
 }
 
+/// As [`overlay`], giving way as `pace` says: past the page cache while nobody waits, so that the disk sees the
+/// priority of this thread and not that of the kernel's writeback, and through it from the moment somebody does.
+pub fn overlay_paced(source: &File, destination: &File, pace: &dyn Pace) -> io::Result<()> {
+    let moves = data_extents(source)?.into_iter();
+    let moves = moves.map(|Extent { start, bytes }| Move { from: start, to: start, bytes });
+    apply_paced(source, destination, moves, pace)
+}
+
+/// As [`unpack`], giving way as [`overlay_paced`] does.
+pub fn unpack_paced(layer: &File, extents: &[Extent], destination: &File, pace: &dyn Pace) -> io::Result<()> {
+    let moves = packed(extents).map(|(at, extent)| Move { from: at, to: extent.start, bytes: extent.bytes });
+    apply_paced(layer, destination, moves, pace)
+}
+
+fn apply_paced(
+    source: &File,
+    destination: &File,
+    moves: impl Iterator<Item = Move>,
+    pace: &dyn Pace,
+) -> io::Result<()> {
+    let mut batch = Batch { moves: Vec::new(), bytes: 0 };
+    for piece in moves.flat_map(|one| pieces(one, PIECE_BYTES)) {
+        if batch.bytes + piece.bytes > PIECE_BYTES {
+            batch.apply(source, destination, pace)?;
+        }
+        batch.bytes += piece.bytes;
+        batch.moves.push(piece);
+    }
+    batch.apply(source, destination, pace)
+}
+
+/// Moves of at most [`PIECE_BYTES`] together.
+struct Batch {
+    moves: Vec<Move>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn apply(&mut self, source: &File, destination: &File, pace: &dyn Pace) -> io::Result<()> {
+        pace.next_piece()?;
+        let method = if pace.is_urgent() { Method::Kernel } else { Method::Direct };
+        apply(method, source, destination, &self.moves)?;
+        self.moves.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
 /// Writes `extents` of `source` one after another to `layer`, from its beginning.
 pub fn pack(source: &File, extents: &[Extent], layer: &File) -> io::Result<u64> {
     let packed = packed(extents).map(|(at, extent)| Move { from: extent.start, to: at, bytes: extent.bytes });
@@ -80,12 +132,13 @@ fn apply(method: Method, source: &File, destination: &File, moves: &[Move]) -> i
 
 /// Cuts moves into pieces of at most [`CHUNK_BYTES`].
 fn chunks(moves: &[Move]) -> impl Iterator<Item = Move> {
-    moves.iter().flat_map(|one| {
-        (0..one.bytes).step_by(CHUNK_BYTES).map(|done| Move {
-            from: one.from + done,
-            to: one.to + done,
-            bytes: (one.bytes - done).min(CHUNK_BYTES as u64),
-        })
+    moves.iter().flat_map(|one| pieces(*one, CHUNK_BYTES as u64))
+}
+
+fn pieces(one: Move, most: u64) -> impl Iterator<Item = Move> {
+    (0..one.bytes.div_ceil(most)).map(move |piece| {
+        let done = piece * most;
+        Move { from: one.from + done, to: one.to + done, bytes: (one.bytes - done).min(most) }
     })
 }
 
@@ -101,10 +154,23 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Extent, Method, data_extents, overlay, pack, unpack};
+    use super::{Extent, Method, Pace, data_extents, overlay, overlay_paced, pack, unpack, unpack_paced};
 
     const PAGES: u64 = 600;
     const METHODS: [Method; 3] = [Method::Kernel, Method::Direct, Method::Uring];
+
+    /// Urgent at every second look, so that both ways of copying meet in one file.
+    #[derive(Default)]
+    struct ChangesItsMind(std::cell::Cell<bool>);
+
+    impl Pace for ChangesItsMind {
+        fn next_piece(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn is_urgent(&self) -> bool {
+            self.0.replace(!self.0.get())
+        }
+    }
 
     fn sparse(pages: &BTreeMap<u64, u8>) -> File {
         let file = tempfile::tempfile_in("/var/tmp").unwrap();
@@ -181,9 +247,14 @@ mod tests {
             prop_assert_eq!(layer.metadata().unwrap().len(), diff.len() as u64 * 4096);
             let image = sparse(&base);
             unpack(&layer, &extents, &image).unwrap();
+            let paced = sparse(&BTreeMap::new());
+            let changing = ChangesItsMind::default();
+            overlay_paced(&sparse(&base), &paced, &changing).unwrap();
+            unpack_paced(&layer, &extents, &paced, &changing).unwrap();
             let mut expected = base;
             expected.extend(diff);
             prop_assert!(read(&image) == read(&sparse(&expected)));
+            prop_assert!(read(&paced) == read(&sparse(&expected)));
         }
     }
 }

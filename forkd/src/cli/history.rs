@@ -1,0 +1,193 @@
+//! `forkd history`
+
+use anstyle::{AnsiColor, Style};
+use anyhow::bail;
+use clap::Args;
+use forkd::api::{BranchMode, BranchQuery, BranchRecord, SnapshotStatus};
+use forkd::clock::unix_seconds;
+use reports::units::{ago, bytes, duration};
+
+use super::exit::{Exit, Failure};
+use super::output::plain;
+use super::table::{Column, Keep, Table};
+use super::{Context, find, phases};
+
+/// Ids end in what tells them apart: they begin with the time.
+const SHORT_ID: usize = 8;
+/// The most that one answer of the daemon holds.
+const MOST: u32 = 1000;
+
+/// List BRANCHes, newest first; with an ID, show one with all its phases
+#[derive(Args, Debug)]
+pub struct History {
+    /// Id of a BRANCH, or the end of it that the list shows
+    #[arg(value_name = "ID", conflicts_with_all = ["source", "limit"])]
+    id: Option<String>,
+    /// Only those of this sandbox; of one that is gone, its whole id
+    #[arg(long, value_name = "ID")]
+    source: Option<String>,
+    /// How many
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
+    limit: u32,
+}
+
+impl History {
+    /// Shows them, or the one.
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        if let Some(id) = &self.id {
+            let record = one(context, id).await?;
+            return context.out.result(&record, || details(&record, unix_seconds()));
+        }
+        let source = match self.source {
+            // The history outlives sandboxes: an id that fits none may be that of one that is gone.
+            Some(id) => Some(find::sandbox(context, &id).await.map_or(id, |sandbox| sandbox.id)),
+            None => None,
+        };
+        let query = BranchQuery { source, limit: Some(self.limit), ..BranchQuery::default() };
+        let records = context.client.branches(&query).await?;
+        let columns = context.out.columns();
+        context.out.result(&records, || text(&records, unix_seconds(), columns))
+    }
+}
+
+/// The BRANCH with that id, or the only one of the latest whose id ends so.
+async fn one(context: &Context, id: &str) -> anyhow::Result<BranchRecord> {
+    match context.client.branch_record(id).await {
+        Err(error) if Exit::of_call(&error) == Exit::NotFound => {}
+        answer => return Ok(answer?),
+    }
+    let query = BranchQuery { limit: Some(MOST), ..BranchQuery::default() };
+    let mut found = context.client.branches(&query).await?;
+    found.retain(|record| !id.is_empty() && record.branch.id.ends_with(id));
+    match found.len() {
+        1 => Ok(found.swap_remove(0)),
+        0 => {
+            let message = format!("no BRANCH has the id '{id}': 'forkd history' lists the latest");
+            Err(Failure::new(Exit::NotFound, message).into())
+        }
+        n => {
+            bail!(Failure::new(Exit::Usage, format!("'{id}' fits {n} BRANCHes: write more of the id's end")))
+        }
+    }
+}
+
+fn text(records: &[BranchRecord], now_unix: u64, columns: Option<usize>) -> String {
+    let mut table = Table::new([
+        Column::left("ID"),
+        Column::left("AGE"),
+        Column::elastic("SOURCE", Keep::Start),
+        Column::elastic("TAG", Keep::Start),
+        Column::left("MODE"),
+        Column::left("PATH"),
+        Column::right("PAUSE"),
+        Column::right("WRITTEN"),
+        Column::left("STATUS"),
+    ]);
+    for record in records {
+        let branch = &record.branch;
+        // In a pipe nothing is cut, so ids are whole there.
+        let id = match columns {
+            Some(_) => end_of(&branch.id),
+            None => branch.id.as_str(),
+        };
+        let age = ago(now_unix.saturating_sub(record.started_at_unix_ms / 1000));
+        let cells = [
+            id.to_owned(),
+            age.trim_end_matches(" ago").to_owned(),
+            branch.branched_from.clone(),
+            branch.tag.clone(),
+            mode_name(branch.mode).to_owned(),
+            branch.data_path.name().to_owned(),
+            duration(branch.pause_ns),
+            bytes(branch.diff_physical_bytes),
+            status_name(branch.status).to_owned(),
+        ];
+        table.row(cells, style(branch.status));
+    }
+    table.render(columns)
+}
+
+fn details(record: &BranchRecord, now_unix: u64) -> String {
+    let branch = &record.branch;
+    let age = ago(now_unix.saturating_sub(record.started_at_unix_ms / 1000));
+    let mut text = phases::text(branch);
+    text.push_str(&format!("  id      {}\n", branch.id));
+    text.push_str(&format!("  source  {}, {age}\n", branch.branched_from));
+    text.push_str(&format!("  by      forkd {} on Firecracker {}\n", record.forkd, record.firecracker));
+    if let Some(error) = &record.error {
+        text.push_str(&format!("! it failed: {}\n", plain(error)));
+    }
+    text
+}
+
+fn end_of(id: &str) -> &str {
+    // An id of another alphabet is not cut.
+    id.get(id.len().saturating_sub(SHORT_ID)..).unwrap_or(id)
+}
+
+fn mode_name(mode: BranchMode) -> &'static str {
+    match mode {
+        BranchMode::Full => "full",
+        BranchMode::Diff => "diff",
+    }
+}
+
+fn status_name(status: SnapshotStatus) -> &'static str {
+    match status {
+        SnapshotStatus::Writing => "writing",
+        SnapshotStatus::Ready => "ready",
+        SnapshotStatus::Failed => "failed",
+    }
+}
+
+fn style(status: SnapshotStatus) -> Style {
+    match status {
+        SnapshotStatus::Failed => AnsiColor::Red.on_default(),
+        SnapshotStatus::Writing => Style::new().dimmed(),
+        SnapshotStatus::Ready => Style::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forkd::api::BranchRecord;
+    use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
+
+    use super::{details, text};
+
+    fn record(tag: &str, status: &str, error: Option<&str>) -> BranchRecord {
+        serde_json::from_value(json!({
+            "id": "019aa5b0-4c1e-7d10-9c2f-0123456789ab", "tag": tag, "branched_from": "sb-0123456789ab",
+            "mode": "diff", "data_path": "fallocate", "pause_ns": 6_120_000, "pause_ms": 6.12, "diff_ms": 5.0,
+            "diff_physical_bytes": 16_842_752, "staged_bytes": 0, "fell_back_to_disk": false, "status": status,
+            "phases": [{ "phase": "pause", "start_ns": 5, "ns": 600_000 }], "warnings": [], "durable": true,
+            "started_at_unix_ms": 1_000_000, "error": error, "firecracker": "1.12.1", "forkd": "0.1.0",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_list_fits_80_columns_and_keeps_the_end_of_an_id() {
+        let records = [record("one", "ready", None), record(&"t".repeat(64), "failed", None)];
+        let shown = anstream::adapter::strip_str(&text(&records, 1_185, Some(80))).to_string();
+        assert!(shown.lines().all(|line| line.width() <= 80), "{shown}");
+        assert!(shown.contains("\n456789ab  3 minutes  sb-01"), "{shown}");
+        let whole = text(&records, 1_185, None);
+        assert!(whole.contains(&"t".repeat(64)) && whole.contains("019aa5b0-4c1e"), "{whole}");
+    }
+
+    #[test]
+    fn one_branch_shows_its_phases_and_why_it_failed() {
+        let shown = details(&record("one", "failed", Some("the disk is full")), 1_185);
+        let shown = anstream::adapter::strip_str(&shown).to_string();
+        for words in [
+            "one: paused 6.12 ms",
+            "\n  pause      600 us  █",
+            "3 minutes ago",
+            "! it failed: the disk is full",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Packs written and read between two snapshot roots, whole and broken.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::format::{Part, Record, header};
+use super::write::add_data;
+use super::{PackError, Packer, unpack, verify};
+use crate::snapshot::copy::pack as pack_layer;
+use crate::snapshot::digest::Digest;
+use crate::snapshot::extents::{data_extents, total_bytes};
+use crate::snapshot::manifest::{Manifest, Memory, Parent};
+use crate::snapshot::store::{Store, StoreError};
+use crate::snapshot::tag::Tag;
+use crate::snapshot::testing::manifest_of;
+
+const PAGE: u64 = 4096;
+const MEMORY_BYTES: u64 = 1 << 20;
+
+type Pages = BTreeMap<u64, u8>;
+
+fn tag(name: &str) -> Tag {
+    name.parse().unwrap()
+}
+
+fn root() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+fn sparse(path: &Path, pages: &Pages) -> File {
+    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    file.set_len(MEMORY_BYTES).unwrap();
+    for (page, value) in pages {
+        file.write_all_at(&[*value; PAGE as usize], page * PAGE).unwrap();
+    }
+    file
+}
+
+fn add_image(store: &Store, name: &str, pages: &Pages) {
+    let staging = store.stage(tag(name)).unwrap();
+    sparse(&staging.memory_path(), pages);
+    fs::write(staging.vmstate_path(), format!("state of {name}")).unwrap();
+    let digest = Digest::of_file(&staging.memory_path()).unwrap();
+    let vmstate = Digest::of(format!("state of {name}").as_bytes());
+    staging.publish(&manifest_of(name, vmstate, Memory::Image { digest })).unwrap();
+}
+
+fn add_layer(store: &Store, name: &str, parent: &str, pages: &Pages) {
+    let staging = store.stage(tag(name)).unwrap();
+    let diff = sparse(&staging.diff_path(), pages);
+    let extents = data_extents(&diff).unwrap();
+    let layer = File::create(staging.layer_path()).unwrap();
+    pack_layer(&diff, &extents, &layer).unwrap();
+    fs::write(staging.vmstate_path(), format!("state of {name}")).unwrap();
+    let digest = Digest::of_file(&staging.layer_path()).unwrap();
+    let vmstate = Digest::of(format!("state of {name}").as_bytes());
+    let identity = store.link(&tag(parent)).unwrap().identity;
+    let memory = Memory::Layer { parent: Parent { tag: parent.to_owned(), identity }, extents, digest };
+    staging.publish(&manifest_of(name, vmstate, memory)).unwrap();
+}
+
+/// `base`, and the layers `one` and `two` on it.
+fn three() -> (TempDir, Store) {
+    let (dir, store) = root();
+    add_image(&store, "base", &Pages::from([(3, 1), (200, 2)]));
+    add_layer(&store, "one", "base", &Pages::from([(3, 3), (4, 4)]));
+    add_layer(&store, "two", "one", &Pages::from([(100, 5)]));
+    (dir, store)
+}
+
+fn packed(store: &Store, name: &str, zstd: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let packed = Packer::new(store, &tag(name)).unwrap().write(&mut bytes, zstd).unwrap();
+    assert_eq!(packed.bytes, bytes.len() as u64);
+    bytes
+}
+
+/// Every file below a root but the daemon's own, with its contents.
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for snapshot in fs::read_dir(root).unwrap() {
+        let snapshot = snapshot.unwrap();
+        let name = snapshot.file_name().into_string().unwrap();
+        if !name.starts_with('.') {
+            for file in fs::read_dir(snapshot.path()).unwrap() {
+                let path = file.unwrap().path();
+                let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+                files.insert(format!("{name}/{file}"), fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn require_untouched(dir: &TempDir) {
+    assert!(files(dir.path()).is_empty());
+    assert_eq!(fs::read_dir(dir.path().join(".staging")).unwrap().count(), 0);
+}
+
+#[test]
+fn every_file_comes_back_byte_for_byte_and_holes_stay_holes() {
+    for zstd in [false, true] {
+        let (from, store) = three();
+        let pack = packed(&store, "two", zstd);
+        verify(&pack[..]).unwrap();
+        let (to, other) = root();
+        let unpacked = unpack(&other, &pack[..], None).unwrap();
+        assert_eq!((unpacked.tag.as_str(), unpacked.added.len(), unpacked.kept.len()), ("two", 3, 0));
+        assert_eq!(files(from.path()), files(to.path()));
+        assert_eq!(other.chain(&tag("two")).unwrap().len(), 3);
+        let image = fs::metadata(to.path().join("base/memory.bin")).unwrap();
+        assert!(image.blocks() * 512 < MEMORY_BYTES / 2, "{} blocks", image.blocks());
+    }
+}
+
+#[test]
+fn compressing_makes_a_pack_smaller_and_the_same_snapshot_gives_the_same_bytes() {
+    let (_from, store) = three();
+    assert_eq!(packed(&store, "two", false), packed(&store, "two", false));
+    assert!(packed(&store, "two", true).len() < packed(&store, "two", false).len());
+}
+
+#[test]
+fn what_is_there_with_the_same_identity_is_kept_and_only_the_packed_tag_is_renamed() {
+    let (_from, store) = three();
+    let (to, other) = root();
+    unpack(&other, &packed(&store, "one", false)[..], None).unwrap();
+    let unpacked = unpack(&other, &packed(&store, "two", false)[..], Some(&tag("copy"))).unwrap();
+    assert_eq!(unpacked.tag, "copy");
+    assert_eq!(
+        (unpacked.added, unpacked.kept),
+        (vec!["copy".to_owned()], vec!["base".to_owned(), "one".to_owned()])
+    );
+    assert!(to.path().join("copy/layer.bin").exists() && !to.path().join("two").exists());
+    assert_eq!(other.chain(&tag("copy")).unwrap()[0].identity, store.chain(&tag("two")).unwrap()[0].identity);
+    let again = unpack(&other, &packed(&store, "one", false)[..], None).unwrap();
+    assert_eq!(again.added, [""; 0]);
+    // Nothing is held any longer.
+    other.delete_snapshot(&tag("copy")).unwrap();
+    other.delete_snapshot(&tag("one")).unwrap();
+}
+
+#[test]
+fn a_tag_that_is_another_snapshot_here_refuses_the_pack_and_stays() {
+    let (_from, store) = three();
+    let (to, other) = root();
+    add_image(&other, "one", &Pages::from([(7, 7)]));
+    let before = files(to.path());
+    let error = unpack(&other, &packed(&store, "two", false)[..], None).unwrap_err();
+    assert!(matches!(&error, PackError::Conflict { tag, .. } if tag == "one"), "{error}");
+    assert_eq!(files(to.path()), before);
+    assert_eq!(fs::read_dir(to.path().join(".staging")).unwrap().count(), 0);
+    other.delete_snapshot(&tag("one")).unwrap();
+}
+
+#[test]
+fn a_compacted_snapshot_and_the_layers_on_it_can_be_packed() {
+    let (_from, store) = three();
+    let images = crate::snapshot::images::Images::open(&store, 1 << 30).unwrap();
+    crate::snapshot::compact::compact(&store, &images, &tag("one")).unwrap();
+    let (to, other) = root();
+    let unpacked = unpack(&other, &packed(&store, "two", false)[..], None).unwrap();
+    assert_eq!(unpacked.added, ["one", "two"]);
+    assert_eq!(fs::read(to.path().join("one/memory.bin")).unwrap()[3 * PAGE as usize], 3);
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_packed_and_its_file_is_named() {
+    let (from, store) = three();
+    let layer = from.path().join("one/layer.bin");
+    let mut bytes = fs::read(&layer).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let error = Packer::new(&store, &tag("two")).unwrap_err().to_string();
+    assert!(error.contains("one/layer.bin has the digest"), "{error}");
+}
+
+#[test]
+fn while_a_pack_is_written_nothing_of_it_can_be_deleted() {
+    let (_from, store) = three();
+    let packer = Packer::new(&store, &tag("two")).unwrap();
+    assert!(matches!(store.delete_snapshot(&tag("two")), Err(StoreError::Pinned(_))));
+    drop(packer);
+    store.delete_snapshot(&tag("two")).unwrap();
+}
+
+#[test]
+fn every_flipped_byte_and_every_cut_is_refused_with_its_place() {
+    let (_from, store) = three();
+    for zstd in [false, true] {
+        let pack = packed(&store, "two", zstd);
+        for at in 0..pack.len() {
+            let mut broken = pack.clone();
+            broken[at] ^= 0x40;
+            let Err(PackError::Refused { offset, part, .. }) = verify(&broken[..]) else {
+                panic!("byte {at} of {} can be flipped", pack.len())
+            };
+            assert!(offset <= pack.len() as u64 && !part.is_empty());
+        }
+        for end in (0..pack.len()).step_by(7) {
+            let error = verify(&pack[..end]).unwrap_err();
+            assert!(error.to_string().contains("pack ends here"), "{end}: {error}");
+        }
+        let longer = [&pack[..], b"x"].concat();
+        assert!(verify(&longer[..]).unwrap_err().to_string().contains("more behind its end"));
+    }
+}
+
+#[test]
+fn a_broken_pack_leaves_nothing_in_the_root() {
+    let (_from, store) = three();
+    let pack = packed(&store, "two", false);
+    let (to, other) = root();
+    for at in (0..pack.len()).step_by(211).chain([pack.len() - 1]) {
+        let mut broken = pack.clone();
+        broken[at] ^= 1;
+        assert!(unpack(&other, &broken[..], None).is_err(), "byte {at}");
+        assert!(unpack(&other, &pack[..at], None).is_err(), "cut at {at}");
+        require_untouched(&to);
+    }
+    unpack(&other, &pack[..], None).unwrap();
+}
+
+/// A pack with whatever manifests and files it is given, its digests right.
+fn forged(snapshots: &[(Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut pack = header(snapshots.len() as u32).to_vec();
+    for (number, (manifest, vmstate, memory)) in snapshots.iter().enumerate() {
+        for (part, bytes) in Part::ALL.into_iter().zip([manifest, vmstate, memory]) {
+            let begin = Record::Begin { part, snapshot: number as u64, file_bytes: bytes.len() as u64 };
+            pack.extend(begin.encode());
+            let mut digest = blake3::Hasher::new();
+            for (chunk, bytes) in bytes.chunks(1 << 20).enumerate() {
+                let offset = (chunk as u64) << 20;
+                let record = Record::Data { zstd: false, offset, bytes: bytes.len(), stored: bytes.len() };
+                pack.extend(record.encode());
+                pack.extend(bytes);
+                add_data(&mut digest, offset, bytes);
+            }
+            pack.extend(Record::End { data_bytes: bytes.len() as u64 }.encode());
+            pack.extend(digest.finalize().as_bytes());
+        }
+    }
+    pack.extend(Record::Last.encode());
+    let digest = blake3::hash(&pack);
+    pack.extend(digest.as_bytes());
+    pack
+}
+
+fn image_of(name: &str) -> (Manifest, Vec<u8>, Vec<u8>) {
+    let memory = vec![1; MEMORY_BYTES as usize];
+    let manifest = manifest_of(name, Digest::of(b"state"), Memory::Image { digest: Digest::of(&memory) });
+    (manifest, b"state".to_vec(), memory)
+}
+
+fn layer_on(name: &str, parent: &Manifest) -> (Manifest, Vec<u8>, Vec<u8>) {
+    let layer = vec![2; PAGE as usize];
+    let memory = Memory::Layer {
+        parent: Parent { tag: parent.tag.clone(), identity: parent.identity },
+        extents: vec![crate::snapshot::extents::Extent { start: 0, bytes: PAGE }],
+        digest: Digest::of(&layer),
+    };
+    (manifest_of(name, Digest::of(b"state"), memory), b"state".to_vec(), layer)
+}
+
+fn encoded((manifest, vmstate, memory): (Manifest, Vec<u8>, Vec<u8>)) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    (manifest.encode().unwrap(), vmstate, memory)
+}
+
+#[test]
+fn a_forged_pack_with_right_digests_is_refused_for_what_it_claims() {
+    let base = image_of("base");
+    let other = image_of("other");
+    let layer = layer_on("layer", &base.0);
+    let check = |pack: Vec<u8>, expected: &str| {
+        let (to, store) = root();
+        let error = unpack(&store, &pack[..], None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+        require_untouched(&to);
+    };
+    check(forged(&[encoded(layer.clone())]), "lies on nothing");
+    check(forged(&[encoded(other), encoded(layer.clone())]), "not the snapshot before it");
+    let mut bigger = layer.clone();
+    bigger.0.mem_mib = 2;
+    check(forged(&[encoded(base.clone()), encoded(bigger)]), "another amount of memory");
+    let mut edited = base.clone();
+    edited.0.vmstate = Digest::of(b"another");
+    check(forged(&[encoded(edited)]), "that of its parts");
+    let mut named = base.clone();
+    named.0.tag = "../up".to_owned();
+    check(forged(&[encoded(named)]), "refused");
+    let mut short = base.clone();
+    short.2.truncate(100);
+    check(forged(&[encoded(short)]), "not what this part can have");
+    let mut swapped = base.clone();
+    swapped.2[0] = 9;
+    check(forged(&[encoded(swapped)]), "its manifest says");
+    let mut far = layer.clone();
+    if let Memory::Layer { extents, .. } = &mut far.0.memory {
+        extents[0].start = MEMORY_BYTES;
+    }
+    check(forged(&[encoded(base.clone()), encoded(far)]), "does not fit");
+    check(forged(&[encoded(base.clone()), encoded(base.clone())]), "taken");
+    check(forged(&[(b"{}".to_vec(), Vec::new(), Vec::new())]), "no checksum");
+    check(forged(&[]), "0 snapshots");
+    // The same parts, and nothing forged.
+    let (_to, store) = root();
+    unpack(&store, &forged(&[encoded(base), encoded(layer)])[..], None).unwrap();
+}
+
+/// Takes so many bytes and then fails.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0 < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0 -= bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_output_that_fails_ends_the_pack_with_its_reason() {
+    let (_from, store) = three();
+    let error = Packer::new(&store, &tag("two")).unwrap().write(Full(1000), false).unwrap_err();
+    assert!(matches!(error, PackError::Write(_)), "{error}");
+    store.delete_snapshot(&tag("two")).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_chain_survives_the_way_through_a_pack(
+        base in prop::collection::btree_map(0..256_u64, 0_u8.., 0..20),
+        layers in prop::collection::vec(prop::collection::btree_map(0..256_u64, 0_u8.., 0..10), 0..5),
+        zstd in any::<bool>(),
+    ) {
+        let (from, store) = root();
+        add_image(&store, "l0", &base);
+        for (number, pages) in layers.iter().enumerate() {
+            add_layer(&store, &format!("l{}", number + 1), &format!("l{number}"), pages);
+        }
+        let pack = packed(&store, &format!("l{}", layers.len()), zstd);
+        let (to, other) = root();
+        unpack(&other, &pack[..], None).unwrap();
+        prop_assert_eq!(files(from.path()), files(to.path()));
+        let data: u64 = layers.iter().map(|pages| pages.len() as u64 * PAGE).sum();
+        let stored: u64 = (1..=layers.len())
+            .map(|number| match other.manifest(&tag(&format!("l{number}"))).unwrap().memory {
+                Memory::Layer { extents, .. } => total_bytes(&extents),
+                _ => 0,
+            })
+            .sum();
+        prop_assert_eq!(data, stored);
+    }
+
+    #[test]
+    fn whatever_is_read_nothing_panics_and_nothing_is_kept(bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0..400_usize) {
+        let (to, store) = root();
+        let mut pack = forged(&[encoded(image_of("base"))]);
+        let at = at.min(pack.len());
+        pack.splice(at..(at + bytes.len()).min(pack.len()), bytes.iter().copied());
+        let whole = pack == forged(&[encoded(image_of("base"))]);
+        prop_assert_eq!(unpack(&store, &pack[..], None).is_ok(), whole);
+        if !whole {
+            require_untouched(&to);
+        }
+    }
+}
