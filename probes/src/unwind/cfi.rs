@@ -28,6 +28,7 @@ pub struct Cfi {
 
 /// What the information says of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one a frame, looked at once and never kept")]
 pub enum Step {
     /// The frame has a caller, with these registers.
     Caller {
