@@ -50,6 +50,25 @@ pub enum AttachError {
         "BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap; `forkd-probe stacks` needs neither"
     )]
     Capability(&'static str),
+    /// Sampling other processes needs a capability, or a host that allows it to all.
+    #[error(
+        "sampling is refused to this user (kernel.perf_event_paranoid is {paranoid}): run as root, grant CAP_PERFMON \
+         with setcap, or set it to 0 or less; `forkd-probe stacks` needs neither"
+    )]
+    Sampling {
+        /// `kernel.perf_event_paranoid`.
+        paranoid: String,
+    },
+    /// The kernel cannot sample as it was asked to.
+    #[error(
+        "the kernel cannot sample so ({reason}); kernel.perf_event_max_sample_rate is {limit}: ask for fewer with --frequency"
+    )]
+    SamplingFailed {
+        /// Why not.
+        reason: io::Error,
+        /// The most samples a second.
+        limit: String,
+    },
     /// Lockdown in confidentiality mode hides kernel memory from BPF.
     #[error(
         "BPF may not read kernel memory: kernel lockdown is in confidentiality mode; boot with lockdown=integrity or less"
@@ -138,6 +157,8 @@ impl AttachError {
             | Self::Targets(_)
             | Self::Object { .. } => Fault::Input,
             Self::PidNamespace
+            | Self::Sampling { .. }
+            | Self::SamplingFailed { .. }
             | Self::Capability(_)
             | Self::Lockdown
             | Self::NoBtf { .. }

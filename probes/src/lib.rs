@@ -20,6 +20,7 @@ pub mod launch;
 mod load;
 mod object;
 pub mod offcpu;
+pub mod oncpu;
 pub mod order;
 mod proc;
 mod program_info;

@@ -98,6 +98,11 @@ pub fn process_comm(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
+/// A thread's name; empty where it is gone.
+pub fn thread_comm(pid: u32, tid: u32) -> String {
+    fs::read_to_string(thread_file(pid, tid, "comm")).unwrap_or_default().trim_end().to_owned()
+}
+
 /// The most memory that this process has had resident so far; 0 where the kernel does not tell.
 pub fn peak_resident_bytes() -> u64 {
     let field = status_field(std::process::id(), "VmHWM:").unwrap_or_default();

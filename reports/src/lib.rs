@@ -10,6 +10,7 @@ mod header;
 pub mod histogram;
 mod loss;
 pub mod offcpu;
+pub mod oncpu;
 pub mod plot;
 pub mod process;
 pub mod run;

@@ -4,6 +4,7 @@ mod ending;
 mod frame;
 pub mod futex;
 pub mod offcpu;
+pub mod oncpu;
 mod output;
 pub mod stacks;
 pub mod syscalls;
@@ -45,6 +46,9 @@ pub enum Command {
     /// System calls by thread: count, errors, and time on a CPU, asleep and queued
     #[command(after_help = EXIT_CODES)]
     Syscalls(syscalls::Syscalls),
+    /// Where threads run, by samples: cycles on every kind of core, or a clock
+    #[command(after_help = EXIT_CODES)]
+    Oncpu(oncpu::Oncpu),
     /// What threads are seen at in /proc, look after look: needs no BPF
     #[command(after_help = EXIT_CODES)]
     Stacks(stacks::Stacks),
