@@ -40,6 +40,9 @@ pub enum RenderError {
         /// Length of the window.
         window_ns: u64,
     },
+    /// The report holds no stacks.
+    #[error("this report has no stacks to fold or draw: use table or json")]
+    NoStacks,
     /// The flame graph could not be laid out.
     #[error("the flame graph could not be drawn: {0}")]
     FlameGraph(std::io::Error),

@@ -43,7 +43,7 @@ pub struct Frame {
 
 /// Forms of a report.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+pub enum Format {
     /// Text for a terminal
     Table,
     /// One line a stack, for flame graph tools

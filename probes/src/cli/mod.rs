@@ -1,5 +1,6 @@
 //! The command line: one command a file.
 
+pub mod doctor;
 mod ending;
 mod frame;
 pub mod futex;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use probes::launch::LaunchError;
 use probes::{AttachError, Fault};
+use reports::RenderError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -46,6 +48,9 @@ pub enum Command {
     /// System calls by thread: count, errors, and time on a CPU, asleep and queued
     #[command(after_help = EXIT_CODES)]
     Syscalls(syscalls::Syscalls),
+    /// What this host offers: each command and each way of attaching, tried
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// Where threads run, by samples: cycles on every kind of core, or a clock
     #[command(after_help = EXIT_CODES)]
     Oncpu(oncpu::Oncpu),
@@ -61,8 +66,9 @@ pub struct BadInput(pub String);
 
 /// The exit code that `--help` documents for this error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let is_input =
-        error.downcast_ref::<BadInput>().is_some() || error.downcast_ref::<LaunchError>().is_some();
+    let is_input = error.downcast_ref::<BadInput>().is_some()
+        || error.downcast_ref::<LaunchError>().is_some()
+        || matches!(error.downcast_ref(), Some(RenderError::NoStacks));
     let fault = if is_input {
         Fault::Input
     } else {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use reports::oncpu::{Event, OnCpu, SCHEMA};
 
-pub use pmu::{Pmu, Source, core_pmus, parse_cpus};
+pub use pmu::{DEVICES, Pmu, Source, core_pmus, parse_cpus};
 pub use tally::{CpuTime, Sample, Tally, expected, is_blind};
 
 use crate::error::{AttachError, FinishError};
@@ -27,6 +27,16 @@ const PASS: Duration = Duration::from_millis(50);
 /// How many passes apart the threads' CPU times are read: what a thread runs after that, and before it
 /// ends, is not expected of it.
 const TIMES_PASSES: u64 = 4;
+
+/// Opens what a recording would sample by, and closes it again; tells why that is not cycles, if it is not.
+///
+/// # Errors
+/// As [`Session::attach`].
+pub fn try_to_open() -> Result<Option<String>, AttachError> {
+    const FREQUENCY_HZ: u64 = 99;
+    let sampling = Sampling::open(FREQUENCY_HZ)?;
+    Ok(sampling.fallback.map(|why| format!("by a software clock: {why}")))
+}
 
 /// A recording by samples, which goes on until it is finished or dropped.
 #[derive(Debug)]

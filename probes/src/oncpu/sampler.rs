@@ -70,7 +70,7 @@ impl Sampling {
         let mut groups = Vec::new();
         let mut missing = pmus.is_empty().then(|| "this machine shows no CPU counters".to_owned());
         for pmu in pmus {
-            let cpus = pmu.cpus.map_or_else(online, |cpus| Ok(of_those_online(&cpus)?))?;
+            let cpus = pmu.cpus.map_or_else(online, |cpus| of_those_online(&cpus))?;
             match group(format!("{}/cycles/", pmu.name), Source::Cycles(pmu.kind), &cpus, frequency_hz) {
                 Ok(group) => groups.push(group),
                 Err(error) if is_refusal(&error) => return Err(refused(error)),

@@ -70,6 +70,35 @@ pub fn without_capabilities() -> Outcome {
     Ok(())
 }
 
+/// A copy of the probe where every user may run it: the build directory may be closed to others.
+fn examined_by(user: u32) -> Result<reports::doctor::Doctor, Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("forkd-probe");
+    fs::copy(env!("CARGO_BIN_EXE_forkd-probe"), &copy)?;
+    let arguments = ["doctor", "--format", "json"];
+    let output = Command::new(copy).args(arguments).uid(user).gid(user).current_dir("/").output()?;
+    assert!(output.status.success(), "{output:?}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+pub fn doctor() -> Outcome {
+    let works = |report: &reports::doctor::Doctor, name: &str| {
+        let trial = report.commands.iter().chain(&report.attach).find(|trial| trial.name == name);
+        trial.map(|trial| (trial.works, trial.note.clone().unwrap_or_default()))
+    };
+    let root = examined_by(0).map_err(|error| error.to_string())?;
+    for command in ["offcpu", "futex", "syscalls", "oncpu", "stacks", "tp_btf"] {
+        assert!(works(&root, command).is_some_and(|(works, _)| works), "{command}: {root:#?}");
+    }
+    let nobody = examined_by(65534).map_err(|error| error.to_string())?;
+    let (offcpu, why) = works(&nobody, "offcpu").ok_or("no offcpu")?;
+    assert!(!offcpu && why.contains("CAP_BPF and CAP_PERFMON"), "{nobody:#?}");
+    let (stacks, note) = works(&nobody, "stacks").ok_or("no stacks")?;
+    assert!(stacks && note.contains("CAP_SYS_ADMIN"), "{nobody:#?}");
+    Ok(())
+}
+
 pub fn ends_early() -> Outcome {
     let mut subject = Subject::start("ends");
     let child = start(subject.pid(), &["--duration", "60s", "--format", "json"]);

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         session("cli::several_processes_are_in_one_report", cli::several_processes),
         session("cli::thread_state_and_length_filter_the_stacks", cli::filters),
         session("cli::id_inside_a_namespace_is_refused_with_the_hosts", cli::inside_a_namespace),
+        session("cli::doctor_tells_root_and_an_ordinary_user_what_works", cli::doctor),
         session("cli::without_capabilities_they_are_named", cli::without_capabilities),
     ])
 }
