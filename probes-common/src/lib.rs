@@ -3,11 +3,16 @@
 //! and the reports name.
 #![no_std]
 
+mod call;
 mod control;
 mod loss;
 mod phase;
 mod record;
 
+pub use call::{
+    CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, FIRST_CALL_KIND, LANES,
+    SCHED_LANE, WAITV_RECORDED, WAITV_WORDS, number,
+};
 pub use control::{CODE_SPANS, CodeSpan, Control, MAX_TARGETS};
 pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;

@@ -32,6 +32,11 @@ pub enum Kind {
     /// A user stack that other records name by its signature; written before the first that does. Body:
     /// [`UserStack`]; then that many bytes of stack; no frames. The head names the thread it is of.
     UserStack = 5,
+    /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter); the words after it are
+    /// the elements of a `futex_waitv`.
+    CallEnter = 16,
+    /// A watched thread is about to leave a system call. Body: [`CallExit`](crate::CallExit).
+    CallExit = 17,
 }
 
 /// The start of every record.
@@ -55,7 +60,7 @@ pub struct Head {
     pub frames: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`].
+    /// [`PREEMPTED`], [`STACK_FAILED`], [`STACK_TRUNCATED`], [`CALL_LANE_FLAG`](crate::CALL_LANE_FLAG).
     pub flags: u8,
 }
 

@@ -5,8 +5,10 @@
 #![no_std]
 #![no_main]
 
+mod call;
 mod emit;
 mod maps;
+mod regs;
 mod sched;
 mod sleepers;
 mod task;

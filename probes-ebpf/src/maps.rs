@@ -2,8 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use probes_common::{Control, CpuCounters};
+use probes_common::{Control, CpuCounters, LANES};
 
+use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
 use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 
@@ -11,9 +12,9 @@ use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 #[map]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// One entry a CPU: sequence numbers and losses.
+/// One entry a CPU and lane: sequence numbers and losses.
 #[map]
-pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(1, 0);
+pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(LANES, 0);
 
 /// The records on their way out. User space sets the size at load.
 #[map]
@@ -29,7 +30,11 @@ pub static SWITCH_OUT: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entr
 #[map]
 pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where a user stack is copied to, one entry a CPU: an entry of a per-CPU map may not exceed 32 KiB. User
+/// The same for system calls as they are entered.
+#[map]
+pub static CALL_ENTER: PerCpuArray<CallEnterRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a user stack is copied to, one entry a CPU, which both programs that use it run with preemption off: an entry of a per-CPU map may not exceed 32 KiB. User
 /// space sets the number of entries at load.
 #[map]
 pub static USER_STACK: Array<UserStackRecord> = Array::with_max_entries(1, 0);

@@ -29,7 +29,7 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
     }
     let Some(counters) = counters() else { return 0 };
     if let Some(target) = prev_target {
-        switch_out(&context, counters, prev, &Watched { control, target });
+        switch_out(&context, counters, prev, &Watched { control, target, lane: 0 });
     }
     if next_is_watched {
         let mut record = head(counters, next, Kind::SwitchIn);

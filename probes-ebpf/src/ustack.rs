@@ -56,6 +56,8 @@ pub struct Watched<'a> {
     pub control: &'a Control,
     /// Its index among the targets.
     pub target: usize,
+    /// [`CALL_LANE_FLAG`](probes_common::CALL_LANE_FLAG) where the counters are those of that lane, else 0.
+    pub lane: u8,
 }
 
 impl Watched<'_> {
@@ -100,7 +102,7 @@ pub fn user_side(counters: *mut CpuCounters, task: Task, watched: &Watched<'_>) 
     let frame = if bp.wrapping_sub(sp) < bytes as u64 { bp } else { 0 };
     let seed = mix(mix(mix(mix(bytes as u64, u64::from(task.tgid())), ip), sp), frame);
     let signature = signature(cpu, bytes, seed, watched.code(record));
-    hand_out(counters, record, task, registers, bytes, signature);
+    hand_out(counters, record, task, registers, bytes, signature, watched.lane);
     UserSide { ip, signature }
 }
 
@@ -224,6 +226,7 @@ fn hand_out(
     registers: Registers,
     bytes: usize,
     signature: u64,
+    lane: u8,
 ) {
     // The lowest bit is always set.
     let Some(seen) = SEEN.get_ptr_mut((signature >> 1) as u32 & (SEEN_SLOTS - 1)) else { return };
@@ -240,7 +243,7 @@ fn hand_out(
         count(counters, Loss::UserStackNoRoom);
         return;
     }
-    let start = head(counters, task, Kind::UserStack);
+    let start = Head { flags: lane, ..head(counters, task, Kind::UserStack) };
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     unsafe {
         (*record).head = start;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use probes::aggregate::Totals;
+use probes::aggregate::{Filter, Totals};
 use probes::decode::{ThreadId, UserSide};
-use probes::interval::{Doing, Interval, KernelStack, OffCpu, Wait};
+use probes::interval::{Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
 use probes::symbolize::Symbolizer;
 use probes::unwind::{UserFrames, UserStacks};
 use reports::offcpu::{Format, SCHEMA, render};
@@ -51,17 +51,18 @@ fn cpu_time() -> Duration {
 }
 
 fn report(intervals: &[Interval], stacks: UserStacks) -> anyhow::Result<usize> {
-    let mut totals = Totals::new(0);
+    let mut totals = Totals::new(Filter::default());
     for wait in 0..WAITS {
         let stack = (wait.wrapping_mul(0x9e37_79b9) % STACKS) as usize;
         totals.add(&intervals[stack]);
     }
-    let tables = totals.tables(&[], &mut Symbolizer::new(stacks));
+    let tables = totals.tables(&notes(), &mut Symbolizer::new((std::process::id(), stacks).into()));
     ensure!(tables.threads.len() as u64 == THREADS, "a thread is missing");
     let report = reports::offcpu::OffCpu {
         schema: SCHEMA.to_owned(),
         pid: std::process::id(),
         comm: "bench".to_owned(),
+        processes: Vec::new(),
         window_ns: 10_000_000_000,
         windows: 1,
         attach: "none".to_owned(),
@@ -73,6 +74,13 @@ fn report(intervals: &[Interval], stacks: UserStacks) -> anyhow::Result<usize> {
     };
     render(&report, Format::Folded)?;
     Ok(render(&report, Format::Svg)?.len())
+}
+
+/// That the threads are this process's.
+fn notes() -> Vec<ThreadNote> {
+    let note =
+        |tid| ThreadNote { thread: ThreadId { tid, start_ns: 1 }, tgid: std::process::id(), comm: None };
+    (1..=THREADS as u32).map(note).collect()
 }
 
 /// One wait for each stack.

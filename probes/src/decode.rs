@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use probes_common::{
-    COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
-    TaskRegisters, UserRegisters, UserStack,
+    CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, SCHED_LANE,
+    STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack,
 };
 use thiserror::Error;
 
@@ -122,6 +122,8 @@ pub struct UserSample<'a> {
     pub registers: UserRegisters,
     /// The stack from `registers.sp` upwards.
     pub stack: &'a [u8],
+    /// The lane that `sequence` counts in.
+    pub lane: u32,
 }
 
 /// What one record turned out to be.
@@ -226,6 +228,7 @@ fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, Decod
         signature: fields.u64(body + offset_of!(UserStack, signature))?,
         registers: fields.registers(body + offset_of!(UserStack, registers))?,
         stack: stack.ok_or(DecodeError::Short(bytes.len()))?,
+        lane: if head.flags & CALL_LANE_FLAG == 0 { SCHED_LANE } else { CALL_LANE },
     })
 }
 
@@ -242,10 +245,10 @@ pub fn task_registers(bytes: &[u8]) -> HashMap<u32, UserRegisters> {
 
 /// Bounds-checked reads at the offsets of the shared structures.
 #[derive(Clone, Copy)]
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn array<const N: usize>(self, at: usize) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(self, at: usize) -> Result<[u8; N], DecodeError> {
         self.0
             .get(at..)
             .and_then(|rest| rest.first_chunk::<N>())
@@ -253,11 +256,11 @@ impl Fields<'_> {
             .ok_or(DecodeError::Short(self.0.len()))
     }
 
-    fn u64(self, at: usize) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(self, at: usize) -> Result<u64, DecodeError> {
         self.array(at).map(u64::from_ne_bytes)
     }
 
-    fn u32(self, at: usize) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(self, at: usize) -> Result<u32, DecodeError> {
         self.array(at).map(u32::from_ne_bytes)
     }
 
@@ -265,7 +268,7 @@ impl Fields<'_> {
         self.array::<COMM_LEN>(at).map(Comm::new)
     }
 
-    fn head(self) -> Result<Head, DecodeError> {
+    pub(crate) fn head(self) -> Result<Head, DecodeError> {
         Ok(Head {
             time_ns: self.u64(offset_of!(Head, time_ns))?,
             sequence: self.u64(offset_of!(Head, sequence))?,

@@ -14,6 +14,17 @@ pub enum AttachError {
     /// There is no such process, or it has just ended.
     #[error("no process {0}: it does not exist, or has ended; check the id with `ps`")]
     NoSuchProcess(u32),
+    /// No process has this id here, and one in a container knows itself by it.
+    #[error(
+        "no process {inside}: inside a pid namespace of its own, process {outside} has that id; \
+         give the id that this host knows, {outside}"
+    )]
+    InsideNamespace {
+        /// The id that was given.
+        inside: u32,
+        /// The id that the host knows.
+        outside: u32,
+    },
     /// The id is that of a thread.
     #[error("{tid} is a thread of process {pid}: watch the process, with {pid}")]
     Thread {
@@ -35,8 +46,29 @@ pub enum AttachError {
     )]
     PidNamespace,
     /// Loading BPF programs that trace the kernel needs capabilities.
-    #[error("BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap")]
+    #[error(
+        "BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap; `forkd-probe stacks` needs neither"
+    )]
     Capability(&'static str),
+    /// Sampling other processes needs a capability, or a host that allows it to all.
+    #[error(
+        "sampling is refused to this user (kernel.perf_event_paranoid is {paranoid}): run as root, grant CAP_PERFMON \
+         with setcap, or set it to 0 or less; `forkd-probe stacks` needs neither"
+    )]
+    Sampling {
+        /// `kernel.perf_event_paranoid`.
+        paranoid: String,
+    },
+    /// The kernel cannot sample as it was asked to.
+    #[error(
+        "the kernel cannot sample so ({reason}); kernel.perf_event_max_sample_rate is {limit}: ask for fewer with --frequency"
+    )]
+    SamplingFailed {
+        /// Why not.
+        reason: io::Error,
+        /// The most samples a second.
+        limit: String,
+    },
     /// Lockdown in confidentiality mode hides kernel memory from BPF.
     #[error(
         "BPF may not read kernel memory: kernel lockdown is in confidentiality mode; boot with lockdown=integrity or less"
@@ -119,11 +151,14 @@ impl AttachError {
     pub const fn fault(&self) -> Fault {
         match self {
             Self::NoSuchProcess(_)
+            | Self::InsideNamespace { .. }
             | Self::Thread { .. }
             | Self::Ourselves(_)
             | Self::Targets(_)
             | Self::Object { .. } => Fault::Input,
             Self::PidNamespace
+            | Self::Sampling { .. }
+            | Self::SamplingFailed { .. }
             | Self::Capability(_)
             | Self::Lockdown
             | Self::NoBtf { .. }

@@ -6,21 +6,30 @@
 
 pub mod aggregate;
 pub mod btf;
+pub mod call;
 pub mod comm;
 pub mod decode;
+pub mod doctor;
 mod drain;
 mod error;
+pub mod futex;
 pub mod gaps;
 pub mod host;
 pub mod images;
 pub mod interval;
+pub mod launch;
 mod load;
 mod object;
 pub mod offcpu;
+pub mod oncpu;
 pub mod order;
 mod proc;
 mod program_info;
+pub mod recording;
+pub mod stacks;
 pub mod symbolize;
+pub mod syscalls;
+pub mod target;
 pub mod unwind;
 
 pub use error::{AttachError, Fault, FinishError};

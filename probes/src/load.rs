@@ -11,7 +11,9 @@ use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, Iter};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
-use probes_common::{CODE_SPANS, CodeSpan, Control, CpuCounters, MAX_TARGETS, UserRegisters};
+use probes_common::{
+    CODE_SPANS, CallFilter, CodeSpan, Control, CpuCounters, LANES, MAX_TARGETS, UserRegisters,
+};
 use reports::offcpu::ProgramCost;
 
 use crate::btf;
@@ -22,14 +24,15 @@ use crate::proc;
 use crate::program_info::program_info;
 
 /// The tracepoints, which give the programs their names, and how many arguments each program reads.
-const TRACEPOINTS: [(&str, usize); 3] = [("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
+const SCHED: &[(&str, usize)] = &[("sched_switch", 4), ("sched_waking", 1), ("sched_wakeup_new", 1)];
+const CALLS: &[(&str, usize)] = &[("sys_enter", 2), ("sys_exit", 2)];
 
 /// The program that walks over all tasks.
 const SLEEPERS: &str = "sleepers";
 
 /// The kernel's fields that the programs read, by the names of the constants that hold their offsets. A
 /// path of fields leads through structures that lie in one another.
-const FIELDS: [(&str, &[(&str, &str)]); 15] = [
+const FIELDS: [(&str, &[(&str, &str)]); 22] = [
     ("TASK_PID", &[("task_struct", "pid")]),
     ("TASK_TGID", &[("task_struct", "tgid")]),
     ("TASK_FLAGS", &[("task_struct", "flags")]),
@@ -45,7 +48,30 @@ const FIELDS: [(&str, &[(&str, &str)]); 15] = [
     ("REGS_R13", &[("pt_regs", "r13")]),
     ("REGS_R14", &[("pt_regs", "r14")]),
     ("REGS_R15", &[("pt_regs", "r15")]),
+    ("REGS_DI", &[("pt_regs", "di")]),
+    ("REGS_SI", &[("pt_regs", "si")]),
+    ("REGS_DX", &[("pt_regs", "dx")]),
+    ("REGS_R10", &[("pt_regs", "r10")]),
+    ("REGS_R8", &[("pt_regs", "r8")]),
+    ("REGS_R9", &[("pt_regs", "r9")]),
+    ("REGS_ORIG_AX", &[("pt_regs", "orig_ax")]),
 ];
+
+/// What to load and attach: a program that nobody asks for costs neither load time nor a traced event.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Size of the ring buffer in bytes: a power of two, and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Which system calls are recorded beside the switches, if any.
+    pub calls: Option<CallFilter>,
+}
+
+impl Plan {
+    fn tracepoints(self) -> impl Iterator<Item = (&'static str, usize)> + Clone {
+        let calls = if self.calls.is_some() { CALLS } else { &[] };
+        SCHED.iter().chain(calls).copied()
+    }
+}
 
 /// Inode of the pid namespace that the kernel starts with (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -70,6 +96,7 @@ unsafe impl Pod for CountersValue {}
 /// The attached programs and their maps. Dropping it detaches and frees everything.
 pub struct Probes {
     ebpf: Ebpf,
+    plan: Plan,
     control: Array<MapData, ControlValue>,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
@@ -81,7 +108,7 @@ pub struct Probes {
 
 /// A process to watch.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct Watch {
     /// Its id in the initial pid namespace.
     pub pid: u32,
     /// Where its code lies.
@@ -95,24 +122,26 @@ impl fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// Loads and attaches the programs, not armed, with a ring buffer of `ring_bytes`.
-    pub fn attach(ring_bytes: u32) -> Result<Self, AttachError> {
+    /// Loads and attaches the programs of `plan`, not armed.
+    pub fn attach(plan: Plan) -> Result<Self, AttachError> {
         check_host()?;
         let btf_bytes = fs::read(KERNEL_BTF).map_err(|source| AttachError::NoBtf { source })?;
-        let offsets = field_offsets(&btf_bytes)?;
+        let offsets = field_offsets(&btf_bytes, plan)?;
         let kernel_btf = aya::Btf::parse(&btf_bytes, Endianness::default())
             .map_err(|error| AttachError::Load(chain(&error)))?;
         drop(btf_bytes);
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&kernel_btf))
-            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("EVENTS", plan.ring_bytes)
             .map_max_entries("USER_STACK", possible_cpus()?);
+        let calls = plan.calls.unwrap_or(CallFilter::All) as u32;
+        loader.override_global("CALLS", &calls, true);
         for ((constant, _), offset) in FIELDS.iter().zip(&offsets) {
             loader.override_global(constant, offset, true);
         }
         let mut ebpf = loader.load(&object::bytes()?).map_err(|error| AttachError::Load(chain(&error)))?;
-        for (name, _) in TRACEPOINTS {
+        for (name, _) in plan.tracepoints() {
             attach_program(&mut ebpf, name, &kernel_btf)?;
         }
         let sleepers = attach_sleepers(&mut ebpf, &kernel_btf);
@@ -126,11 +155,11 @@ impl Probes {
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
-        Ok(Self { ebpf, control, counters, events, sleepers, statistics: None })
+        Ok(Self { ebpf, plan, control, counters, events, sleepers, statistics: None })
     }
 
     /// Records the threads of these processes from now on; each with where its code lies.
-    pub fn arm(&mut self, targets: &[Target]) -> Result<(), AttachError> {
+    pub fn arm(&mut self, targets: &[Watch]) -> Result<(), AttachError> {
         if targets.is_empty() || targets.len() > MAX_TARGETS {
             return Err(AttachError::Targets(targets.len()));
         }
@@ -147,6 +176,12 @@ impl Probes {
         self.control(Control::IDLE)
     }
 
+    /// CPUs that a lane of counters has room for: every one that this machine could have.
+    pub fn cpus(&self) -> Result<u32, AttachError> {
+        let lane = self.counters.get(&0, 0).map_err(|error| map_error("COUNTERS", &error))?;
+        Ok(lane.len() as u32)
+    }
+
     /// The user registers of the targets' threads, by thread id; those of threads that run are out of
     /// date. Nothing the second time.
     pub fn sleepers(&mut self) -> HashMap<u32, UserRegisters> {
@@ -159,10 +194,14 @@ impl Probes {
         task_registers(&bytes)
     }
 
-    /// Each CPU's counters.
+    /// Each CPU's counters, lane after lane.
     pub fn counters(&self) -> Result<Vec<CpuCounters>, AttachError> {
-        let values = self.counters.get(&0, 0).map_err(|error| map_error("COUNTERS", &error))?;
-        Ok(values.iter().map(|value| value.0).collect())
+        let mut counters = Vec::new();
+        for lane in 0..LANES {
+            let values = self.counters.get(&lane, 0).map_err(|error| map_error("COUNTERS", &error))?;
+            counters.extend(values.iter().map(|value| value.0));
+        }
+        Ok(counters)
     }
 
     /// Hands every record that is ready to `take`, in the order in which they were reserved.
@@ -174,7 +213,7 @@ impl Probes {
 
     /// What each program has cost, as the kernel counts it; empty unless that was asked for.
     pub fn costs(&self) -> Vec<ProgramCost> {
-        let counted = TRACEPOINTS.iter().filter(|_| self.statistics.is_some());
+        let counted = self.plan.tracepoints().filter(|_| self.statistics.is_some());
         let cost = |name: &str| {
             let fd = self.ebpf.program(name)?.fd().ok()?;
             let info = program_info(fd.as_fd()).ok()?;
@@ -195,8 +234,8 @@ impl Probes {
     /// Events that found their program already running on the same CPU, and were turned away by the
     /// kernel; `None` where it does not tell.
     pub fn recursion_misses(&self) -> Option<u64> {
-        TRACEPOINTS
-            .iter()
+        self.plan
+            .tracepoints()
             .map(|(name, _)| {
                 let fd = self.ebpf.program(name)?.fd().ok()?;
                 Some(program_info(fd.as_fd()).ok()?.recursion_misses)
@@ -235,9 +274,9 @@ fn check_host() -> Result<(), AttachError> {
     Ok(())
 }
 
-fn field_offsets(btf_bytes: &[u8]) -> Result<[u32; FIELDS.len()], AttachError> {
+fn field_offsets(btf_bytes: &[u8], plan: Plan) -> Result<[u32; FIELDS.len()], AttachError> {
     let kernel = btf::Btf::parse(btf_bytes)?;
-    for (name, expected) in TRACEPOINTS {
+    for (name, expected) in plan.tracepoints() {
         let found = kernel.tracepoint_arguments(name)?;
         if found < expected {
             return Err(AttachError::Tracepoint { name, found, expected });

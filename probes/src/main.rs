@@ -12,6 +12,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Offcpu(command) => cli::offcpu::run(command),
+        Command::Futex(command) => cli::futex::run(command),
+        Command::Syscalls(command) => cli::syscalls::run(command),
+        Command::Doctor(command) => cli::doctor::run(command),
+        Command::Oncpu(command) => cli::oncpu::run(command),
+        Command::Stacks(command) => cli::stacks::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use probes_common::MAX_USER_STACK;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::call::SeedCall;
 use crate::comm::Comm;
 use crate::decode::UserSide;
 use crate::interval::{Seed, SeedState};
@@ -43,6 +44,49 @@ pub fn seeds(pid: u32, unwind: Unwind<'_>) -> io::Result<Vec<Seed>> {
     Ok(seeds.collect())
 }
 
+/// The system call that each thread of `pid` is in; threads in user space are left out.
+pub fn calls(pid: u32) -> Vec<SeedCall> {
+    let tids = thread_ids(pid).unwrap_or_default();
+    let call = |tid: u32| {
+        let text = fs::read_to_string(thread_file(pid, tid, "syscall")).ok()?;
+        let (number, arguments) = parse_call(&text)?;
+        Some(SeedCall { tgid: pid, tid, taken_ns: monotonic_ns(), number, arguments })
+    };
+    tids.into_iter().filter_map(call).collect()
+}
+
+/// Where the stack pointer of each thread of `pid` was as it entered the kernel; running threads are left out.
+pub fn stack_pointers(pid: u32) -> Vec<(u32, u64)> {
+    let tids = thread_ids(pid).unwrap_or_default();
+    let pointer = |tid: u32| {
+        let text = fs::read_to_string(thread_file(pid, tid, "syscall")).ok()?;
+        // The last two fields are stack pointer and instruction pointer.
+        let field = text.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+        Some((tid, u64::from_str_radix(field, 16).ok()?))
+    };
+    tids.into_iter().filter_map(pointer).collect()
+}
+
+/// When the process `pid` was made, in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
+pub fn start_ns(pid: u32) -> io::Result<u64> {
+    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?);
+    let ticks = stat.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?.start_ticks;
+    Ok((ticks * TICK_NS).saturating_sub(suspended_ns))
+}
+
+/// The process of this host that is known as `inside` in a pid namespace of its own, if there is just one.
+pub fn known_inside_as(inside: u32) -> Option<u32> {
+    let entries = fs::read_dir("/proc").ok()?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = pids.filter(|pid| {
+        // One id for each namespace, from the outermost to the process's own.
+        let ids = status_field(*pid, "NSpid:").unwrap_or_default();
+        ids.split_whitespace().skip(1).last().is_some_and(|last| last.parse() == Ok(inside))
+    });
+    found.next().filter(|_| found.next().is_none())
+}
+
 /// The CPU time that each thread of `pid` has had, by thread id.
 pub fn ran_ns(pid: u32) -> std::collections::HashMap<u32, u64> {
     let tids = thread_ids(pid).unwrap_or_default();
@@ -52,6 +96,11 @@ pub fn ran_ns(pid: u32) -> std::collections::HashMap<u32, u64> {
 /// The process's name; empty where it has none or is gone.
 pub fn process_comm(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// A thread's name; empty where it is gone.
+pub fn thread_comm(pid: u32, tid: u32) -> String {
+    fs::read_to_string(thread_file(pid, tid, "comm")).unwrap_or_default().trim_end().to_owned()
 }
 
 /// The most memory that this process has had resident so far; 0 where the kernel does not tell.
@@ -83,7 +132,8 @@ fn status_field(pid: u32, name: &str) -> io::Result<String> {
         })
 }
 
-fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
+/// The threads of `pid`.
+pub fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
     let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
@@ -134,6 +184,7 @@ fn seed(sleepers: &mut Sleepers<'_>, tid: u32, suspended_ns: u64) -> Option<Seed
     let user = if is_waiting { sleepers.user_side(tid) } else { None };
     Some(Seed {
         tid,
+        tgid: pid,
         start_ns: (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns),
         comm: stat.comm,
         state: stat.state,
@@ -144,7 +195,8 @@ fn seed(sleepers: &mut Sleepers<'_>, tid: u32, suspended_ns: u64) -> Option<Seed
     })
 }
 
-fn thread_file(pid: u32, tid: u32, name: &str) -> PathBuf {
+/// A file of one thread.
+pub fn thread_file(pid: u32, tid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task/{tid}/{name}"))
 }
 
@@ -171,8 +223,15 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { comm: Comm::from_text(comm), state, start_ticks })
 }
 
+/// A thread's name, the letter of its state, and its start in clock ticks, from its `stat`.
+pub fn name_state_start(text: &str) -> Option<(String, char, u64)> {
+    let letter = text.rsplit_once(')')?.1.trim_start().chars().next()?;
+    let stat = parse_stat(text)?;
+    Some((stat.comm.text().into_owned(), letter, stat.start_ticks))
+}
+
 /// Lines of the form `[<0>] futex_wait_queue+0x6d/0x90 [module]`.
-fn parse_stack(text: &str) -> Arc<[String]> {
+pub fn parse_stack(text: &str) -> Arc<[String]> {
     text.lines()
         .filter_map(|line| {
             let symbol = line.split_whitespace().nth(1)?;
@@ -188,6 +247,17 @@ fn parse_syscall(text: &str) -> Option<(u64, u64)> {
     let mut address = || u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
     let (ip, sp) = (address()?, address()?);
     (ip != 0).then_some((sp, ip))
+}
+
+/// Number and arguments, where the thread is inside a system call.
+fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
+    let mut fields = text.split_whitespace();
+    let number = fields.next()?.parse().ok()?;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    }
+    Some((number, arguments))
 }
 
 #[cfg(test)]
@@ -222,6 +292,15 @@ mod tests {
         assert_eq!(parse_syscall("-1 0x7ffc0 0x55aa\n"), Some((0x7ffc0, 0x55aa)));
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n"), None);
+    }
+
+    #[test]
+    fn a_call_is_a_number_and_six_arguments() {
+        let text = "202 0x7f10 0x189 0x2 0x0 0x0 0xffffffff 0x7ffc0 0x7f12ab\n";
+        assert_eq!(parse_call(text), Some((202, [0x7f10, 0x189, 2, 0, 0, 0xffff_ffff])));
+        assert_eq!(parse_call("-1 0x7ffc0 0x55aa\n"), None);
+        assert_eq!(parse_call("running\n"), None);
+        assert_eq!(parse_call("202 0x1 0x2\n"), None);
     }
 
     #[test]

@@ -3,10 +3,23 @@
 //! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace. Every
 //! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
+pub mod doctor;
+mod folded;
+mod format;
+pub mod futex;
+mod header;
+pub mod histogram;
+mod loss;
 pub mod offcpu;
+pub mod oncpu;
 pub mod plot;
+pub mod process;
 pub mod run;
+pub mod stacks;
 pub mod stats;
 pub mod sweep;
+pub mod syscalls;
 pub mod text;
 pub mod units;
+
+pub use format::{Format, RenderError};

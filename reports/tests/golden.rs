@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use reports::futex::Futex;
 use reports::offcpu::{Format, OffCpu, render};
 use reports::plot::{Words, sweep_png};
 use reports::sweep;
@@ -58,6 +59,21 @@ fn off_cpu_folded_stacks() {
 #[test]
 fn off_cpu_flame_graph() {
     check("offcpu.svg", &offcpu(Format::Svg), lines);
+}
+
+fn futex(format: Format) -> Vec<u8> {
+    let report: Futex = serde_json::from_slice(&fs::read(golden("futex.json")).unwrap()).unwrap();
+    reports::futex::render(&report, format).unwrap()
+}
+
+#[test]
+fn futex_table() {
+    check("futex.txt", &futex(Format::Table), lines);
+}
+
+#[test]
+fn futex_folded_stacks() {
+    check("futex.folded", &futex(Format::Folded), lines);
 }
 
 #[test]

@@ -16,8 +16,8 @@ pub enum Ending {
     Elapsed,
     /// Ctrl-C, or SIGTERM.
     Signal,
-    /// The watched process has ended.
-    ProcessEnded,
+    /// Every watched process has ended.
+    ProcessesEnded,
 }
 
 /// Waits for whatever comes first.
@@ -37,30 +37,30 @@ impl Endings {
         Ok(Self { signals })
     }
 
-    /// Waits for a signal, the end of `process` (a pidfd), or `duration`.
-    pub fn wait(&self, process: BorrowedFd<'_>, duration: Duration) -> anyhow::Result<Ending> {
+    /// Waits for a signal, the end of all `processes` (pidfds), or `duration`.
+    pub fn wait(&self, mut processes: Vec<BorrowedFd<'_>>, duration: Duration) -> anyhow::Result<Ending> {
         // A duration beyond the clock's range never elapses.
         let deadline = Instant::now().checked_add(duration);
-        loop {
+        while !processes.is_empty() {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Ok(Ending::Elapsed);
             }
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-            let mut watched =
-                [PollFd::new(&self.signals, PollFlags::IN), PollFd::from_borrowed_fd(process, PollFlags::IN)];
+            let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN)];
+            watched.extend(processes.iter().map(|process| PollFd::from_borrowed_fd(*process, PollFlags::IN)));
             match poll(&mut watched, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("waiting for the end of the recording"),
             }
-            let is_ready = watched.map(|fd| !fd.revents().is_empty());
+            let is_ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
             if is_ready[0] {
                 let _ = (&self.signals).read(&mut [0; 16]);
                 return Ok(Ending::Signal);
             }
-            if is_ready[1] {
-                return Ok(Ending::ProcessEnded);
-            }
+            let mut has_ended = is_ready[1..].iter();
+            processes.retain(|_| has_ended.next() != Some(&true));
         }
+        Ok(Ending::ProcessesEnded)
     }
 }

@@ -1,13 +1,21 @@
 //! The command line: one command a file.
 
+pub mod doctor;
 mod ending;
+mod frame;
+pub mod futex;
 pub mod offcpu;
+pub mod oncpu;
 mod output;
+pub mod stacks;
+pub mod syscalls;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use probes::launch::LaunchError;
 use probes::{AttachError, Fault};
+use reports::RenderError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,6 +42,21 @@ pub enum Command {
     /// Where a process's threads wait: asleep, preempted or queued for a CPU, by stack and waker
     #[command(after_help = EXIT_CODES)]
     Offcpu(offcpu::Offcpu),
+    /// Who waits on which futex, for how long, and who wakes: contention told from passive waiting
+    #[command(after_help = EXIT_CODES)]
+    Futex(futex::Futex),
+    /// System calls by thread: count, errors, and time on a CPU, asleep and queued
+    #[command(after_help = EXIT_CODES)]
+    Syscalls(syscalls::Syscalls),
+    /// What this host offers: each command and each way of attaching, tried
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Doctor),
+    /// Where threads run, by samples: cycles on every kind of core, or a clock
+    #[command(after_help = EXIT_CODES)]
+    Oncpu(oncpu::Oncpu),
+    /// What threads are seen at in /proc, look after look: needs no BPF
+    #[command(after_help = EXIT_CODES)]
+    Stacks(stacks::Stacks),
 }
 
 /// An error that is the caller's to mend, though no library says so.
@@ -43,7 +66,10 @@ pub struct BadInput(pub String);
 
 /// The exit code that `--help` documents for this error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let fault = if error.downcast_ref::<BadInput>().is_some() {
+    let is_input = error.downcast_ref::<BadInput>().is_some()
+        || error.downcast_ref::<LaunchError>().is_some()
+        || matches!(error.downcast_ref(), Some(RenderError::NoStacks));
+    let fault = if is_input {
         Fault::Input
     } else {
         error.downcast_ref::<AttachError>().map_or(Fault::Internal, AttachError::fault)

@@ -32,6 +32,8 @@ pub struct Finished {
 pub struct ThreadNote {
     /// The thread.
     pub thread: ThreadId,
+    /// Its process.
+    pub tgid: u32,
     /// Its name, as last seen; `None` where it never left a CPU in sight.
     pub comm: Option<Comm>,
 }
@@ -58,9 +60,14 @@ impl Builder {
         let window_start_ns = self.window_start_ns;
         let thread = self.threads.entry(record.thread).or_insert_with(|| {
             if record.thread.start_ns > window_start_ns {
-                return Thread::born(record.thread);
+                return Thread::born(record.thread, record.tgid);
             }
-            Thread::existing(record.thread, window_start_ns, self.seeds.remove(&record.thread.tid))
+            Thread::existing(
+                record.thread,
+                record.tgid,
+                window_start_ns,
+                self.seeds.remove(&record.thread.tid),
+            )
         });
         thread.event(record.time_ns, &record.event, &mut marking(&self.gaps, &mut self.unpaired, emit));
     }
@@ -76,7 +83,7 @@ impl Builder {
         self.add_silent_threads();
         let mut notes = Vec::new();
         for (id, thread) in self.threads {
-            notes.push(ThreadNote { thread: id, comm: thread.comm() });
+            notes.push(ThreadNote { thread: id, tgid: thread.tgid(), comm: thread.comm() });
             thread.finish(
                 end_ns,
                 ran_ns.get(&id.tid).copied(),
@@ -95,7 +102,7 @@ impl Builder {
                 self.threads.keys().any(|id| id.tid == seed.tid && id.start_ns <= seed.taken_ns);
             if !has_records {
                 let id = ThreadId { tid: seed.tid, start_ns: seed.start_ns.min(start_ns) };
-                self.threads.insert(id, Thread::existing(id, start_ns, Some(seed)));
+                self.threads.insert(id, Thread::existing(id, seed.tgid, start_ns, Some(seed)));
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::decode::UserSide;
 pub struct Seed {
     /// Thread id in the initial pid namespace.
     pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
     /// Start of the thread in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
     pub start_ns: u64,
     /// When the look was over.

@@ -43,7 +43,7 @@ fn record(thread: ThreadId, time_ns: u64, event: Event) -> Record {
 fn seed(tid: u32, taken_ns: u64, state: SeedState) -> Seed {
     let kernel = Some(Arc::from(["ep_poll".to_owned()]));
     let comm = Comm::from_text("seeded");
-    Seed { tid, start_ns: 1, taken_ns, comm, state, kernel, user: None, ran_ns: Some(1000) }
+    Seed { tid, tgid: 7, start_ns: 1, taken_ns, comm, state, kernel, user: None, ran_ns: Some(1000) }
 }
 
 /// One line an interval: `start-end what (waker)`, with `!` where it is truncated.

@@ -42,6 +42,7 @@ struct Wake {
 #[derive(Debug)]
 pub struct Thread {
     id: ThreadId,
+    tgid: u32,
     comm: Option<Comm>,
     state: State,
     since_ns: u64,
@@ -55,13 +56,13 @@ pub type Emit<'a> = &'a mut dyn FnMut(Interval);
 
 impl Thread {
     /// A thread that existed when the window opened.
-    pub const fn existing(id: ThreadId, window_start_ns: u64, seed: Option<Seed>) -> Self {
+    pub const fn existing(id: ThreadId, tgid: u32, window_start_ns: u64, seed: Option<Seed>) -> Self {
         let state = State::Unknown { woken: None };
-        Self { id, comm: None, state, since_ns: window_start_ns, left_cpu: false, seed }
+        Self { id, tgid, comm: None, state, since_ns: window_start_ns, left_cpu: false, seed }
     }
 
     /// A thread that was made inside the window: runnable from its birth on.
-    pub const fn born(id: ThreadId) -> Self {
+    pub const fn born(id: ThreadId, tgid: u32) -> Self {
         let state = State::Off {
             wait: Wait::RunQueue,
             stack: KernelStack::Missing,
@@ -69,7 +70,12 @@ impl Thread {
             woken: None,
             early: None,
         };
-        Self { id, comm: None, state, since_ns: id.start_ns, left_cpu: false, seed: None }
+        Self { id, tgid, comm: None, state, since_ns: id.start_ns, left_cpu: false, seed: None }
+    }
+
+    /// Its process.
+    pub const fn tgid(&self) -> u32 {
+        self.tgid
     }
 
     /// The name last seen.

@@ -3,6 +3,7 @@
 mod debug_file;
 mod demangle;
 mod elf;
+mod place;
 mod trim;
 
 use std::collections::HashMap;
@@ -16,16 +17,18 @@ use blazesym::{Addr, MaybeDefault};
 use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
 use crate::images::Place;
-use crate::unwind::UserStacks;
+use crate::unwind::ProcessStacks;
+
+pub use place::Places;
 
 /// Names kernel and user addresses, each at most once.
 pub struct Symbolizer {
     blazesym: Blazesym,
     kernel: HashMap<u64, String>,
-    /// By place, and whether it is a return address.
-    user: HashMap<(Place, bool), String>,
+    /// By process, place, and whether it is a return address.
+    user: HashMap<(u32, Place, bool), String>,
     binaries: elf::Binaries,
-    stacks: UserStacks,
+    stacks: ProcessStacks,
 }
 
 impl std::fmt::Debug for Symbolizer {
@@ -35,18 +38,21 @@ impl std::fmt::Debug for Symbolizer {
 }
 
 impl Symbolizer {
-    /// For the kernel that runs, and the process whose stacks these are.
-    pub fn new(stacks: UserStacks) -> Self {
+    /// For the kernel that runs, and the processes whose stacks these are.
+    pub fn new(stacks: ProcessStacks) -> Self {
         // Its demangling takes a C function called `c` for the type `char`.
         let blazesym = Blazesym::builder().enable_demangling(false).build();
         let (kernel, user, binaries) = (HashMap::new(), HashMap::new(), elf::Binaries::default());
         Self { blazesym, kernel, user, binaries, stacks }
     }
 
-    fn name_user(&mut self, place: Place, is_return: bool) -> String {
+    fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
         let Self { blazesym, user, binaries, stacks, .. } = self;
-        let name = || elf::name(blazesym, binaries, stacks.images(), place, is_return);
-        user.entry((place, is_return)).or_insert_with(name).clone()
+        let name = || match stacks.images(tgid) {
+            Some(images) => elf::name(blazesym, binaries, images, place, is_return),
+            None => format!("{:#x}", place.address),
+        };
+        user.entry((tgid, place, is_return)).or_insert_with(name).clone()
     }
 
     fn name_kernel(&mut self, missing: &[Addr]) {
@@ -74,9 +80,10 @@ impl Names for Symbolizer {
         trim::without_tracing(&names).iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn user(&mut self, user: &UserSide) -> UserNames {
-        let frames = self.stacks.frames(user);
-        let named = frames.places.iter().enumerate().map(|(depth, place)| self.name_user(*place, depth > 0));
+    fn user(&mut self, tgid: u32, user: &UserSide) -> UserNames {
+        let frames = self.stacks.frames(tgid, user);
+        let places = frames.places.iter().enumerate();
+        let named = places.map(|(depth, place)| self.name_user(tgid, *place, depth > 0));
         UserNames { frames: named.collect(), truncated: frames.truncated }
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use reports::offcpu::OffCpu;
+use reports::offcpu::{OffCpu, State};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::Outcome;
 
@@ -70,6 +70,35 @@ pub fn without_capabilities() -> Outcome {
     Ok(())
 }
 
+/// A copy of the probe where every user may run it: the build directory may be closed to others.
+fn examined_by(user: u32) -> Result<reports::doctor::Doctor, Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("forkd-probe");
+    fs::copy(env!("CARGO_BIN_EXE_forkd-probe"), &copy)?;
+    let arguments = ["doctor", "--format", "json"];
+    let output = Command::new(copy).args(arguments).uid(user).gid(user).current_dir("/").output()?;
+    assert!(output.status.success(), "{output:?}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+pub fn doctor() -> Outcome {
+    let works = |report: &reports::doctor::Doctor, name: &str| {
+        let trial = report.commands.iter().chain(&report.attach).find(|trial| trial.name == name);
+        trial.map(|trial| (trial.works, trial.note.clone().unwrap_or_default()))
+    };
+    let root = examined_by(0).map_err(|error| error.to_string())?;
+    for command in ["offcpu", "futex", "syscalls", "oncpu", "stacks", "tp_btf"] {
+        assert!(works(&root, command).is_some_and(|(works, _)| works), "{command}: {root:#?}");
+    }
+    let nobody = examined_by(65534).map_err(|error| error.to_string())?;
+    let (offcpu, why) = works(&nobody, "offcpu").ok_or("no offcpu")?;
+    assert!(!offcpu && why.contains("CAP_BPF and CAP_PERFMON"), "{nobody:#?}");
+    let (stacks, note) = works(&nobody, "stacks").ok_or("no stacks")?;
+    assert!(stacks && note.contains("CAP_SYS_ADMIN"), "{nobody:#?}");
+    Ok(())
+}
+
 pub fn ends_early() -> Outcome {
     let mut subject = Subject::start("ends");
     let child = start(subject.pid(), &["--duration", "60s", "--format", "json"]);
@@ -129,5 +158,106 @@ pub fn formats() -> Outcome {
         assert!(text.starts_with(begins) && text.contains("napper"), "{format}: {text}");
     }
     assert_eq!(fs::read_dir(folder.path())?.count(), 4, "nothing but the reports");
+    Ok(())
+}
+
+fn report(output: &Output) -> Result<OffCpu, serde_json::Error> {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout)
+}
+
+pub fn command() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("report.json");
+    let path = path.to_str().ok_or("path")?;
+    let output = probe(&["--format", "json", "-o", path, "--", "sh", "-c", "echo said; sleep 0.1; exit 3"])
+        .output()?;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"said\n", "what the command says is its own");
+    let report: OffCpu = serde_json::from_slice(&fs::read(path)?)?;
+    assert!(report.warnings.iter().any(|warning| warning.contains("exit code 3")), "{report:#?}");
+    let thread = report.threads.iter().find(|thread| thread.comm == "sh").ok_or("no sh")?;
+    assert!(thread.off_cpu_ns >= 100_000_000 && thread.on_cpu_ns > 0, "{thread:?}");
+    // It was held, and seen to be: nothing of it came before the recording.
+    assert!(report.stacks.iter().any(|stack| stack.state == State::Stopped), "{report:#?}");
+    Ok(())
+}
+
+pub fn command_that_outlives_its_window() -> Outcome {
+    let output = probe(&["--duration", "200ms", "--format", "json", "--", "sleep", "60"]).output()?;
+    let report = report(&output)?;
+    assert!(report.warnings.iter().any(|warning| warning.contains("ended with signal 15")), "{report:#?}");
+    let gone = fs::read_dir(format!("/proc/{}", report.pid)).is_err();
+    assert!(gone, "nothing is left running");
+    Ok(())
+}
+
+pub fn command_that_is_not_there() -> Outcome {
+    assert_refused(&probe(&["--", "/no/such/program"]).output()?, 2, "cannot run /no/such/program");
+    assert_refused(&probe(&[]).output()?, 2, "nobody to watch");
+    Ok(())
+}
+
+pub fn several_processes() -> Outcome {
+    let (naps, pipes) = (Subject::start("naps"), Subject::start("pipes"));
+    let other = pipes.pid().to_string();
+    let child = start(naps.pid(), &["--pid", &other, "--duration", "300ms", "--format", "json"]);
+    let report = report(&child.wait_with_output()?)?;
+    let pid_of =
+        |comm: &str| report.threads.iter().find(|thread| thread.comm == comm).map(|thread| thread.pid);
+    assert_eq!(pid_of("napper"), Some(naps.pid()), "{report:#?}");
+    assert_eq!(pid_of("ping"), Some(pipes.pid()), "{report:#?}");
+    assert_eq!(report.processes.len(), 2);
+    Ok(())
+}
+
+pub fn filters() -> Outcome {
+    let subject = Subject::start("pipes");
+    let threads = fs::read_dir(format!("/proc/{}/task", subject.pid()))?;
+    let mut tids = threads.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_ping = |tid: &String| {
+        fs::read_to_string(format!("/proc/{}/task/{tid}/comm", subject.pid()))
+            .is_ok_and(|comm| comm == "ping\n")
+    };
+    let ping = tids.find(is_ping).ok_or("no ping")?;
+    let arguments = [
+        "--tid",
+        &ping,
+        "--duration",
+        "300ms",
+        "--format",
+        "json",
+        "--state",
+        "interruptible",
+        "--min-us",
+        "5000",
+    ];
+    let report = report(&probe(&arguments).output()?)?;
+    assert_eq!(report.threads.len(), 1, "{report:#?}");
+    // ping sleeps 10 ms before each answer, and waits for pong for microseconds.
+    assert!(report.stacks.iter().any(|stack| stack.kernel.iter().any(|frame| frame.contains("nanosleep"))));
+    assert!(
+        !report.stacks.iter().any(|stack| stack.kernel.iter().any(|frame| frame.contains("pipe"))),
+        "{report:#?}"
+    );
+    assert!(report.stacks.iter().all(|stack| stack.state == State::Interruptible));
+    Ok(())
+}
+
+/// The sleeper's id in its own namespace is one that no process of this host has.
+pub fn inside_a_namespace() -> Outcome {
+    let limit: u32 = fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
+    let script = format!("echo {} > /proc/sys/kernel/ns_last_pid; sleep 60 & echo $!; wait", limit - 20);
+    let mut child = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut inside = String::new();
+    let stdout = child.stdout.take().ok_or("no output")?;
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut inside)?;
+    let output = probe(&["--pid", inside.trim(), "--duration", "100ms"]).output();
+    child.kill()?;
+    child.wait()?;
+    assert_refused(&output?, 2, "inside a pid namespace of its own");
     Ok(())
 }

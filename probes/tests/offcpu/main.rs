@@ -36,6 +36,17 @@ fn main() -> ExitCode {
         Test { name: "cli::no_such_process_is_bad_input", needs: &[], run: cli::no_such_process },
         Test { name: "cli::unwritable_output_is_refused_first", needs: &[], run: cli::unwritable },
         Test { name: "cli::thread_id_is_refused_with_its_process", needs: &[], run: cli::thread_id },
+        Test {
+            name: "cli::command_that_is_not_there_is_refused",
+            needs: &[],
+            run: cli::command_that_is_not_there,
+        },
+        session("cli::command_is_watched_from_its_first_instruction", cli::command),
+        session("cli::command_that_outlives_its_window_is_ended", cli::command_that_outlives_its_window),
+        session("cli::several_processes_are_in_one_report", cli::several_processes),
+        session("cli::thread_state_and_length_filter_the_stacks", cli::filters),
+        session("cli::id_inside_a_namespace_is_refused_with_the_hosts", cli::inside_a_namespace),
+        session("cli::doctor_tells_root_and_an_ordinary_user_what_works", cli::doctor),
         session("cli::without_capabilities_they_are_named", cli::without_capabilities),
     ])
 }

@@ -157,7 +157,7 @@ fn for_ever(name: &str, act: impl Fn() + Send + 'static) {
     ready_and_wait();
 }
 
-fn ready_and_wait() {
+pub fn ready_and_wait() {
     // Long enough for the threads to be where their role keeps them.
     thread::sleep(Duration::from_millis(50));
     say("ready");
@@ -165,23 +165,23 @@ fn ready_and_wait() {
 }
 
 /// Waits for the test's next word; the end of the test ends this process.
-fn command() {
+pub fn command() {
     let mut line = String::new();
     if std::io::stdin().read_line(&mut line).unwrap_or(0) == 0 {
         std::process::exit(0);
     }
 }
 
-fn say(line: &str) {
+pub fn say(line: &str) {
     println!("{line}");
     std::io::stdout().flush().unwrap();
 }
 
-fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+pub fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
     thread::Builder::new().name(name.to_owned()).spawn(act).unwrap()
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
+pub fn timed(act: impl FnOnce()) -> Duration {
     let start = Instant::now();
     act();
     start.elapsed()

@@ -2,7 +2,8 @@
 
 use inferno::flamegraph::{Options, from_lines};
 
-use super::{OffCpu, RenderError, folded, loss, palette, user};
+use super::{OffCpu, RenderError, folded, palette, subject, user};
+use crate::loss;
 use crate::text::clip;
 use crate::units::duration;
 
@@ -15,10 +16,8 @@ pub fn render(report: &OffCpu) -> Result<Vec<u8>, RenderError> {
         return Err(RenderError::Empty { window_ns: report.window_ns });
     }
     let mut options = Options::default();
-    options.title = format!(
-        "Off-CPU time of {} (pid {}): user functions blue, kernel functions brown",
-        report.comm, report.pid
-    );
+    options.title =
+        format!("Off-CPU time of {}: user functions blue, kernel functions brown", subject(report));
     options.subtitle = Some(subtitle(report));
     let mut colors = palette::of(&folded);
     options.palette_map = Some(&mut colors);
@@ -42,7 +41,7 @@ fn subtitle(report: &OffCpu) -> String {
         1 => "; 1 warning in the table".to_owned(),
         many => format!("; {many} warnings in the table"),
     };
-    let (user, lost) = (user::wholeness(report), loss::in_short(report));
+    let (user, lost) = (user::wholeness(report), loss::in_short(&report.loss));
     let line = format!("each thread over {window}; {user}; {lost}{warnings}");
     clip(&line, WIDTH_PX / 8)
 }

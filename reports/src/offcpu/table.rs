@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, cost, loss, user};
+use super::{OffCpu, Stack, State, Thread, Waker, cost, subject, user};
+use crate::loss;
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
 
@@ -35,9 +36,9 @@ fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {
         1 => format!("{} window", duration(report.window_ns)),
         many => format!("{} in {many} windows", duration(report.window_ns)),
     };
-    let what = format!("Off-CPU time of {} (pid {}), {window}, {}", report.comm, report.pid, report.attach);
+    let what = format!("Off-CPU time of {}, {window}, {}", subject(report), report.attach);
     out.push_str(&wrap(&what, " ", ""));
-    out.push_str(&wrap(&loss::in_full(report), ", ", "  "));
+    out.push_str(&wrap(&loss::in_full(&report.loss), ", ", "  "));
     writeln!(out, "{}", user::wholeness(report))?;
     for warning in &report.warnings {
         out.push_str(&wrap(&format!("warning: {warning}"), " ", "  "));

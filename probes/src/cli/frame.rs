@@ -1,0 +1,177 @@
+//! What every recording command has in common: whom, how long, in what form and where to.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use probes::launch::{self, Launched};
+use probes::target::Target;
+
+use super::BadInput;
+use super::ending::{Ending, Endings};
+use super::output::Output;
+
+/// The window of a process that is already there, unless another is asked for.
+const DEFAULT: Duration = Duration::from_secs(10);
+/// A window that ends by its processes only.
+const UNLIMITED: Duration = Duration::MAX;
+
+/// The arguments.
+#[derive(Debug, Args)]
+pub struct Frame {
+    /// A process to watch, all of its threads; repeat it for several
+    #[arg(long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pids: Vec<u32>,
+    /// Report on this thread only; repeat it for several. Its process is watched
+    #[arg(long = "tid", value_name = "TID", value_parser = clap::value_parser!(u32).range(1..))]
+    tids: Vec<u32>,
+    /// How long; Ctrl-C ends it earlier, and so does the end of the processes [default: 10s; with a COMMAND
+    /// until it ends]
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write to this file, whole or not at all, in place of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Start this program, and watch it from its first instruction
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pids", "tids"])]
+    command: Vec<OsString>,
+}
+
+/// Forms of a report.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// Text for a terminal
+    Table,
+    /// One line a stack, for flame graph tools
+    Folded,
+    /// A flame graph
+    Svg,
+    /// Everything, for programs
+    Json,
+}
+
+/// A recording's surroundings, once everything that can be refused beforehand has been.
+#[derive(Debug)]
+pub struct Stage {
+    output: Output,
+    endings: Endings,
+    launched: Option<Launched>,
+    duration: Duration,
+}
+
+impl Frame {
+    /// Opens the destination, finds or starts the processes, and catches Ctrl-C.
+    pub fn open(&self) -> anyhow::Result<(Stage, Vec<Target>)> {
+        // What cannot be written should be known before, not after, ten seconds of recording.
+        let output = Output::open(self.output.as_deref())?;
+        let endings = Endings::watch()?;
+        let launched = match self.command.as_slice() {
+            [] => None,
+            command => Some(Launched::start_held(command)?),
+        };
+        let targets = match &launched {
+            Some(launched) => vec![Target::find(launched.pid(), false)?],
+            None => self.targets()?,
+        };
+        let default = if launched.is_some() { UNLIMITED } else { DEFAULT };
+        let duration = self.duration.unwrap_or(default);
+        Ok((Stage { output, endings, launched, duration }, targets))
+    }
+
+    /// The threads to report on; empty for all.
+    pub fn tids(&self) -> Vec<u32> {
+        self.tids.clone()
+    }
+
+    /// The form of the report.
+    pub fn format(&self) -> reports::Format {
+        self.format.into()
+    }
+
+    fn targets(&self) -> anyhow::Result<Vec<Target>> {
+        let mut pids = self.pids.clone();
+        pids.sort_unstable();
+        pids.dedup();
+        let mut targets =
+            pids.into_iter().map(|pid| Target::find(pid, false)).collect::<Result<Vec<_>, _>>()?;
+        for tid in &self.tids {
+            if targets.iter().any(|target| target.has_thread(*tid)) {
+                continue;
+            }
+            let owner = Target::of_thread(*tid)?;
+            if !self.pids.is_empty() {
+                let pid = owner.pid();
+                return Err(BadInput(format!("{tid} is a thread of process {pid}: add --pid {pid}")).into());
+            }
+            targets.push(owner);
+        }
+        if targets.is_empty() {
+            return Err(
+                BadInput("nobody to watch: give --pid PID, --tid TID, or -- COMMAND".to_owned()).into()
+            );
+        }
+        Ok(targets)
+    }
+}
+
+impl Stage {
+    /// Lets a started program run, and waits for the end of the recording.
+    pub fn wait(&self, targets: &[Target]) -> anyhow::Result<Ending> {
+        if let Some(launched) = &self.launched {
+            launched.release()?;
+        }
+        self.endings.wait(targets.iter().map(Target::process).collect(), self.duration)
+    }
+
+    /// Ends what was started, and says what the reader of the report must know of the end.
+    pub fn close(&mut self, ending: Ending, window_ns: u64) -> anyhow::Result<Vec<String>> {
+        let after = humantime::format_duration(Duration::from_millis(window_ns / 1_000_000));
+        let Some(launched) = self.launched.take() else {
+            let early = ending == Ending::ProcessesEnded && self.duration != UNLIMITED;
+            return Ok(tell(early.then(|| {
+                format!("the process ended after {after}: the report holds what was gathered until then")
+            })));
+        };
+        let (status, was_asked) = launched.end()?;
+        let how = launch::describe(status);
+        Ok(tell(Some(if was_asked {
+            format!("the command still ran after {after}, was told to end, and ended with {how}")
+        } else {
+            format!("the command ended after {after} with {how}")
+        })))
+    }
+
+    /// Writes the report.
+    pub fn write(self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.output.write(bytes)
+    }
+}
+
+fn tell(note: Option<String>) -> Vec<String> {
+    if let Some(note) = &note {
+        eprintln!("forkd-probe: {note}");
+    }
+    note.into_iter().collect()
+}
+
+/// A length of time that is not zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 10s or 2min"))?;
+    if parsed.is_zero() { Err("a window without length holds nothing".to_owned()) } else { Ok(parsed) }
+}
+
+impl From<Format> for reports::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Folded => Self::Folded,
+            Format::Svg => Self::Svg,
+            Format::Json => Self::Json,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! `forkd-probe futex`.
+
+use clap::Args;
+use probes::futex::Session;
+use probes::recording::Options;
+use reports::futex::render;
+
+use super::frame::Frame;
+
+/// Arguments of `futex`.
+#[derive(Debug, Args)]
+pub struct Futex {
+    #[command(flatten)]
+    frame: Frame,
+}
+
+/// Records, reports, and writes the report.
+pub fn run(command: &Futex) -> anyhow::Result<()> {
+    let (mut stage, targets) = command.frame.open()?;
+    let session = Session::attach(targets, &Options::default())?;
+    let ending = stage.wait(session.targets())?;
+    let mut report = session.finish(&command.frame.tids())?;
+    report.warnings.extend(stage.close(ending, report.window_ns)?);
+    stage.write(&render(&report, command.frame.format())?)
+}

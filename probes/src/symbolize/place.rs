@@ -1,0 +1,212 @@
+//! What lies at a data address of a process: heap, stack, a module's variable, a named mapping.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+
+use object::{Object, ObjectSegment, ObjectSymbol, ReadRef, SymbolKind};
+use reports::futex::Home;
+
+use crate::proc;
+
+/// A process's mappings.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    pid: u32,
+    regions: Vec<Region>,
+    /// Where each thread's stack pointer was, by thread.
+    stacks: Vec<(u32, u64)>,
+}
+
+/// One line of `/proc/PID/maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Region {
+    start: u64,
+    end: u64,
+    file_offset: u64,
+    inode: u64,
+    /// As the process sees it, or a name such as `[heap]`; empty for anonymous memory.
+    path: String,
+}
+
+impl Places {
+    /// Reads the mappings of `pid`; there are none where they cannot be read.
+    pub fn of(pid: u32) -> Self {
+        let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        Self { pid, regions: text.lines().filter_map(parse).collect(), stacks: proc::stack_pointers(pid) }
+    }
+
+    /// Takes what is mapped now, where there is anything: a process that has ended keeps what it had.
+    pub fn refresh(&mut self, pid: u32) {
+        let now = Self::of(pid);
+        if !now.regions.is_empty() {
+            let mut stacks = now.stacks.clone();
+            stacks.extend(
+                self.stacks.iter().filter(|(tid, _)| !now.stacks.iter().any(|(known, _)| known == tid)),
+            );
+            *self = Self { stacks, ..now };
+        }
+    }
+
+    /// What lies at `address`.
+    pub fn home(&self, address: u64) -> Home {
+        let Some(index) = self.regions.iter().position(|region| region.holds(address)) else {
+            return Home::Unmapped;
+        };
+        let region = &self.regions[index];
+        if let Some((tid, _)) = self.stacks.iter().find(|(_, pointer)| region.holds(*pointer)) {
+            return Home::Stack { tid: *tid };
+        }
+        match region.path.as_str() {
+            "[heap]" => Home::Heap,
+            "[stack]" => Home::Stack { tid: self.pid },
+            "" => self.data_before(index, address).unwrap_or(Home::Anonymous),
+            path if path.starts_with('/') => {
+                self.data(region, region, address).unwrap_or_else(|| named(region, address))
+            }
+            _ => named(region, address),
+        }
+    }
+
+    /// Zeroed data lies in anonymous memory right behind the last mapping of its file.
+    fn data_before(&self, index: usize, address: u64) -> Option<Home> {
+        let before = self.regions[..index].last()?;
+        let is_module = before.path.starts_with('/') && before.end == self.regions[index].start;
+        if is_module { self.data(before, &self.regions[index], address) } else { None }
+    }
+
+    /// A module's variable, where `mapping` maps an ELF file whose segment reaches to `address`.
+    fn data(&self, mapping: &Region, at: &Region, address: u64) -> Option<Home> {
+        let file = self.open(mapping)?;
+        let cache = object::ReadCache::new(file);
+        let (module_address, file_end) = module_address(&cache, mapping, at, address)?;
+        Some(Home::Data {
+            module: mapping.path.clone(),
+            symbol: variable(&cache, module_address),
+            module_address,
+            zeroed: module_address >= file_end,
+        })
+    }
+
+    fn open(&self, region: &Region) -> Option<File> {
+        let through_process = format!("/proc/{}/root{}", self.pid, region.path);
+        let itself = format!("/proc/{}/map_files/{:x}-{:x}", self.pid, region.start, region.end);
+        [itself.as_str(), through_process.as_str(), region.path.as_str()].into_iter().find_map(|path| {
+            let file = File::open(path).ok()?;
+            // The path may lead to another file by now, and does in another mount namespace.
+            (file.metadata().ok()?.ino() == region.inode).then_some(file)
+        })
+    }
+}
+
+impl Region {
+    const fn holds(&self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+}
+
+/// The address in the file's own terms, and where the contents of its segment end in them.
+fn module_address<'data>(
+    file: impl ReadRef<'data>,
+    mapping: &Region,
+    at: &Region,
+    address: u64,
+) -> Option<(u64, u64)> {
+    let elf = object::File::parse(file).ok()?;
+    // A page of the file that ends one segment and begins the next is mapped for each; the mapping that
+    // begins with it is the next one's.
+    let segment = elf
+        .segments()
+        .filter(|segment| maps(segment, mapping))
+        .max_by_key(|segment| segment.file_range().0)?;
+    let (offset, size) = segment.file_range();
+    // Where the segment's contents would begin, had they been mapped in one piece.
+    let contents = mapping.start.wrapping_add(offset).wrapping_sub(mapping.file_offset);
+    let module_address = address.wrapping_sub(contents).wrapping_add(segment.address());
+    let end = segment.address() + segment.size();
+    // Memory beyond the segment that happens to lie behind it is not the module's.
+    let page_end = end.next_multiple_of(0x1000);
+    (at.holds(address) && module_address < page_end).then_some((module_address, segment.address() + size))
+}
+
+/// Whether this mapping is one of a writable segment; mappings begin at a page, segments need not.
+fn maps<'data>(segment: &impl ObjectSegment<'data>, mapping: &Region) -> bool {
+    let (offset, size) = segment.file_range();
+    (offset & !0xfff..offset + size.max(1)).contains(&mapping.file_offset) && is_writable(segment)
+}
+
+fn is_writable<'data>(segment: &impl ObjectSegment<'data>) -> bool {
+    match segment.flags() {
+        object::SegmentFlags::Elf { p_flags } => p_flags & object::elf::PF_W != 0,
+        _ => false,
+    }
+}
+
+/// The variable at `address`, and how far into it that is.
+fn variable<'data>(file: impl ReadRef<'data>, address: u64) -> Option<(String, u64)> {
+    let elf = object::File::parse(file).ok()?;
+    let symbols = elf.symbols().chain(elf.dynamic_symbols());
+    let mut data = symbols.filter(|symbol| symbol.kind() == SymbolKind::Data && symbol.size() > 0);
+    let symbol =
+        data.find(|symbol| (symbol.address()..symbol.address() + symbol.size()).contains(&address))?;
+    let name = symbol.name().ok()?;
+    Some((super::demangle::demangle(name), address - symbol.address()))
+}
+
+fn named(region: &Region, address: u64) -> Home {
+    Home::Mapping { name: region.path.clone(), offset: address - region.start + region.file_offset }
+}
+
+fn parse(line: &str) -> Option<Region> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let file_offset = u64::from_str_radix(fields.nth(1)?, 16).ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    let path = fields.next().unwrap_or("").trim().to_owned();
+    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    Some(Region { start, end, file_offset, inode, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    static ZEROED: AtomicU32 = AtomicU32::new(0);
+    static FILLED: AtomicU32 = AtomicU32::new(7);
+
+    #[test]
+    fn a_line_of_maps_gives_its_five_parts() {
+        let line =
+            "7f00000000-7f00002000 rw-p 00001000 08:01 42                         /opt/a b/c (deleted)";
+        let expected = Region {
+            start: 0x7f_0000_0000,
+            end: 0x7f_0000_2000,
+            file_offset: 0x1000,
+            inode: 42,
+            path: "/opt/a b/c (deleted)".to_owned(),
+        };
+        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse("7f00-7f01 rw-p 0 00:00 0").map(|region| region.path), Some(String::new()));
+        assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn our_own_variables_heap_and_stack_are_told_apart() {
+        let places = Places::of(std::process::id());
+        let home = |variable: &AtomicU32| places.home(std::ptr::from_ref(variable) as u64);
+        let name = |home: &Home| match home {
+            Home::Data { symbol: Some((name, 0)), zeroed, .. } => format!("{name} {zeroed}"),
+            other => format!("{other:?}"),
+        };
+        assert!(name(&home(&ZEROED)).contains("ZEROED true"), "{:?}", home(&ZEROED));
+        assert!(name(&home(&FILLED)).contains("FILLED false"), "{:?}", home(&FILLED));
+        let local = AtomicU32::new(1);
+        assert!(matches!(home(&local), Home::Stack { .. }), "{:?}", home(&local));
+        let mapped = vec![0_u8; 64 << 20];
+        assert_eq!(places.home(0), Home::Unmapped);
+        // Mapped after the look.
+        assert_eq!(places.home(mapped.as_ptr() as u64), Home::Unmapped);
+        assert_eq!(Places::of(std::process::id()).home(mapped.as_ptr() as u64 + 4096), Home::Anonymous);
+    }
+}
