@@ -16,6 +16,8 @@ pub fn name(need: Need) -> &'static str {
         Need::Firecracker => "firecracker",
         Need::Btf => "kernel BTF",
         Need::LoopExt4 => "loop devices",
+        Need::OrdinaryGuests => "a KVM of the hardware",
+        Need::LinuxGuest => "the Linux guest",
     }
 }
 
@@ -43,6 +45,10 @@ fn remedy(need: Need) -> &'static str {
         Need::LoopExt4 => {
             "`modprobe loop`, free one with `losetup --detach`, in a container use `--privileged`"
         }
+        Need::OrdinaryGuests => {
+            "use bare metal with VT-x or AMD-V turned on in its firmware, or turn nested virtualisation on"
+        }
+        Need::LinuxGuest => "run `guest/linux/build target/linux-guest`",
     }
 }
 

@@ -102,11 +102,11 @@ fn call(stream: &mut UnixStream, request: &[u8]) -> Result<(), Error> {
 }
 
 fn body_bytes(head: &str) -> usize {
-    let lengths = head.lines().filter_map(|line| {
+    let mut lengths = head.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    lengths.last().unwrap_or(0)
+    lengths.next_back().unwrap_or(0)
 }
 
 fn monotonic_ns() -> u64 {
