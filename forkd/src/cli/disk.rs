@@ -19,7 +19,7 @@ pub struct Disk {
 }
 
 /// What the daemon keeps in its root beside snapshots, and opens by name.
-const OWN_NAMES: [&str; 3] = [".lock", ".staging", ".images"];
+const OWN_NAMES: [&str; 4] = [".lock", ".staging", ".images", ".drives"];
 
 impl Disk {
     /// Takes `root`, which must be there; refuses where a daemon has it. `asked` is the daemon that was asked first.

@@ -8,9 +8,8 @@ use crate::sandbox::Boot;
 use crate::snapshot::compact::compact;
 use crate::snapshot::delete::{Change, Dependents, delete};
 use crate::snapshot::digest::Digest;
-use crate::snapshot::list::{describe, list};
+use crate::snapshot::list::{describe, list, why_not_bootable};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
-use crate::snapshot::origin::Origin;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
@@ -55,7 +54,7 @@ impl Daemon {
 
     /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
     pub fn snapshots(&self, damaged: bool) -> Result<Vec<Snapshot>, OperationError> {
-        Ok(list(&self.store, damaged)?)
+        Ok(list(&self.store, damaged, Some(&self.origin))?)
     }
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
@@ -74,11 +73,7 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         };
         let chain = self.store.chain(tag);
-        let damage = chain.as_ref().err().map(ToString::to_string);
-        let not_bootable_because = damage.or_else(|| {
-            let reason = Origin::of(&whole.manifest).why_not_restored(&self.origin)?;
-            Some(format!("{reason} (\"force\" restores it all the same)"))
-        });
+        let not_bootable_because = why_not_bootable(&whole.manifest, &chain, Some(&self.origin));
         let dependents = self.store.dependents(tag)?;
         Ok(SnapshotDetail {
             tag: tag.to_string(),

@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::chain::Link;
 use super::manifest::Manifest;
+use super::origin::Origin;
 use super::store::{Store, StoreError, Whole, at};
 use super::tag::Tag;
 use crate::api::Snapshot;
@@ -19,18 +22,24 @@ impl View {
         Store::unlocked(root).map(Self)
     }
 
-    /// Every snapshot, newest first, damaged ones included.
+    /// Every snapshot, newest first, damaged ones included. Where it was taken is not looked at: nobody says which
+    /// Firecracker would restore it.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, StoreError> {
-        list(&self.0, true)
+        list(&self.0, true, None)
     }
 }
 
-/// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
-pub fn list(store: &Store, damaged: bool) -> Result<Vec<Snapshot>, StoreError> {
+/// Every whole snapshot, newest first; with `damaged`, those too that are not whole. `here` is where they would be
+/// restored, where that is known.
+pub fn list(store: &Store, damaged: bool, here: Option<&Origin>) -> Result<Vec<Snapshot>, StoreError> {
+    let bootable = |whole: &Whole| {
+        let chain = store.chain(&whole.manifest.tag.parse().ok()?);
+        why_not_bootable(&whole.manifest, &chain, here)
+    };
     let whole = store.snapshots()?;
     let mut listed: Vec<Snapshot> = whole
         .iter()
-        .map(|whole| Snapshot { not_bootable_because: why_not_bootable(store, whole), ..describe(whole) })
+        .map(|whole| Snapshot { not_bootable_because: bootable(whole), ..describe(whole) })
         .collect();
     if damaged {
         listed.extend(damaged_ones(store, &listed)?);
@@ -65,10 +74,20 @@ fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     }
 }
 
-fn why_not_bootable(store: &Store, whole: &Whole) -> Option<String> {
-    whole.manifest.parent()?;
-    let tag: Tag = whole.manifest.tag.parse().ok()?;
-    reason(store.chain(&tag).err()?)
+/// Why no child can be forked from a whole snapshot, in one line: `chain` is what came of walking its chain,
+/// `here` is where it would be restored, where that is known.
+pub fn why_not_bootable(
+    manifest: &Manifest,
+    chain: &Result<Vec<Arc<Link>>, StoreError>,
+    here: Option<&Origin>,
+) -> Option<String> {
+    match chain {
+        Ok(_) => {}
+        Err(StoreError::NotFound(_)) => return Some("it was deleted a moment ago".to_owned()),
+        Err(error) => return reason(error),
+    }
+    let reason = Origin::of(manifest).why_not_restored(here?)?;
+    Some(format!("{reason} (\"force\" restores it all the same)"))
 }
 
 /// The directories whose names are tags and that are not among the `whole`.
@@ -83,7 +102,7 @@ fn damaged_ones(store: &Store, whole: &[Snapshot]) -> Result<Vec<Snapshot>, Stor
             continue;
         }
         let Err(error) = store.whole(&tag) else { continue };
-        let Some(not_bootable_because) = reason(error) else { continue };
+        let Some(not_bootable_because) = reason(&error) else { continue };
         damaged.push(Snapshot {
             not_bootable_because: Some(not_bootable_because),
             ..remains(store, &entry.path(), &tag)
@@ -116,10 +135,10 @@ fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
 }
 
 /// What is wrong, without the tag that it is wrong with; nothing of a snapshot that is gone.
-fn reason(error: StoreError) -> Option<String> {
+fn reason(error: &StoreError) -> Option<String> {
     match error {
         StoreError::NotFound(_) => None,
-        StoreError::Damaged { reason, .. } => Some(reason),
+        StoreError::Damaged { reason, .. } => Some(reason.clone()),
         error => Some(error.to_string()),
     }
 }

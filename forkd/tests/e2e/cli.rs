@@ -215,7 +215,7 @@ fn links() -> Outcome {
     without_daemon(&root, &["rmi", "link"])?.done()?;
     assert!(root.join("link").symlink_metadata().is_err());
     symlink(outside.join("kept"), root.join("tag"))?;
-    for own in [".images", ".staging", ".lock"] {
+    for own in [".images", ".staging", ".drives", ".lock"] {
         // Gone, or a directory that holds nothing.
         let _ = fs::remove_dir_all(root.join(own));
         let _ = fs::remove_file(root.join(own));
