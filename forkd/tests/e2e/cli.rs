@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forkd::api::{Branch, BranchRecord, Sandbox, Snapshot, SnapshotDetail};
+use forkd::api::{Branch, BranchRecord, Sandbox, SandboxState, Snapshot, SnapshotDetail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,6 +23,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "cli::a_root_that_a_daemon_has_is_left_alone", needs: NEEDS, run: root_in_use },
     Test { name: "cli::links_in_a_root_are_not_followed", needs: &[], run: links },
     Test { name: "cli::a_sandbox_is_forked_branched_compacted_and_ended", needs: NEEDS, run: sandboxes },
+    Test { name: "cli::fork_takes_limits_and_guests_are_paused_and_resumed", needs: NEEDS, run: confined },
+    Test { name: "cli::a_snapshot_with_a_drive_is_booted", needs: NEEDS, run: rootfs_mode },
     Test { name: "cli::exit_codes_tell_failures_apart", needs: NEEDS, run: exit_codes },
     Test { name: "cli::completions_and_manual_pages_are_printed", needs: &[], run: pages },
     Test { name: "cli::history_lists_branches_and_shows_one", needs: NEEDS, run: history },
@@ -254,6 +256,54 @@ fn sandboxes() -> Outcome {
     assert_eq!(ended.out.trim(), forked[0]);
     assert_eq!(forkd(&host, &["kill", "--all"])?.done()?.lines().count(), 2);
     assert_eq!(forkd(&host, &["ls", "-q"])?.done()?, "");
+    Ok(())
+}
+
+fn confined() -> Outcome {
+    let host = Host::start()?;
+    host.boot("base")?;
+    let limited = ["fork", "base", "--memory-limit-mib", "96", "--cpu-quota", "0.5", "--json"];
+    let forked: Vec<Sandbox> = forkd(&host, &limited)?.json()?;
+    assert_eq!((forked[0].memory_limit_mib, forked[0].cpu_quota), (Some(96), Some(0.5)));
+    let id = &forked[0].id;
+    forkd(&host, &["fork", "base", "--netns", "forkd-no-such"])?.require(6, "namespace 'forkd-no-such'")?;
+    forkd(&host, &["fork", "base", "--cpu-quota", "0"])?.require(2, "'cpu_quota' must be")?;
+
+    assert_eq!(forkd(&host, &["pause", &id[..9]])?.done()?, format!("{id}\n"));
+    let shown = forkd(&host, &["ls"])?.done()?;
+    assert!(shown.lines().any(|line| line.starts_with(id) && line.contains(" paused ")), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let listed: Vec<Sandbox> = forkd(&host, &["ls", "--json"])?.json()?;
+    assert_eq!((listed[0].state, listed[0].memory_limit_mib), (SandboxState::Paused, Some(96)));
+    let partly = forkd(&host, &["resume", "sb-none", id])?.require(5, "no sandbox has the id 'sb-none'")?;
+    assert_eq!(partly.out, format!("{id}\n"));
+    host.require_running(id)?;
+    let paused = forkd(&host, &["pause", id, "absent", "--json"])?;
+    assert_eq!(paused.code, Some(5), "{paused:?}");
+    let paused: Value = serde_json::from_str(&paused.out)?;
+    assert_eq!((&paused[0]["state"], &paused[1]["id"]), (&"paused".into(), &"absent".into()));
+    assert!(paused[1]["error"].is_string() && paused[1].get("state").is_none(), "{paused}");
+    Ok(())
+}
+
+fn rootfs_mode() -> Outcome {
+    let host = Host::start()?;
+    let (kernel, image) = (host.dir.path().join("guest.elf"), host.dir.path().join("rootfs.img"));
+    fs::write(&kernel, guest::IMAGE)?;
+    fs::write(&image, vec![5; 1 << 20])?;
+    let (kernel, image) = (kernel.display().to_string(), image.display().to_string());
+    let boot =
+        ["--kernel", &kernel, "--rootfs", &image, "--mem-mib", "32", "--boot-wait-ms", "300", "--json"];
+    for (tag, mode, drive_bytes) in [("own", "per-sandbox", Some(1 << 20)), ("shared", "read-only", None)] {
+        let arguments = [&["snapshot", tag, "--rootfs-mode", mode][..], &boot].concat();
+        let snapshot: Snapshot = forkd(&host, &arguments)?.json()?;
+        assert_eq!((snapshot.drive_bytes, snapshot.rootfs.is_none()), (drive_bytes, drive_bytes.is_some()));
+    }
+    for wrong in
+        [&["snapshot", "x", "--rootfs-mode", "per-sandbox"][..], &["snapshot", "x", "--rootfs-mode", "mine"]]
+    {
+        assert_eq!(forkd(&host, wrong)?.code, Some(2), "{wrong:?}");
+    }
     Ok(())
 }
 
