@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cli::a_sandbox_is_forked_branched_compacted_and_ended", needs: NEEDS, run: sandboxes },
     Test { name: "cli::fork_takes_limits_and_guests_are_paused_and_resumed", needs: NEEDS, run: confined },
     Test { name: "cli::a_snapshot_with_a_drive_is_booted", needs: NEEDS, run: rootfs_mode },
+    Test { name: "cli::rmi_says_what_went_with_what", needs: NEEDS, run: rmi_cascade },
     Test { name: "cli::exit_codes_tell_failures_apart", needs: NEEDS, run: exit_codes },
     Test { name: "cli::completions_and_manual_pages_are_printed", needs: &[], run: pages },
     Test { name: "cli::history_lists_branches_and_shows_one", needs: NEEDS, run: history },
@@ -304,6 +305,32 @@ fn rootfs_mode() -> Outcome {
     {
         assert_eq!(forkd(&host, wrong)?.code, Some(2), "{wrong:?}");
     }
+    Ok(())
+}
+
+fn rmi_cascade() -> Outcome {
+    let host = Host::start()?;
+    let source = lineage(&host)?;
+    // What has the name on disk is another snapshot, and stays.
+    let other = tempfile::tempdir()?;
+    fs::create_dir(other.path().join("one"))?;
+    let root = other.path().display().to_string();
+    let removed =
+        forkd(&host, &["rmi", "base", "one", "two", "--cascade", "--snapshot-root", &root])?.done()?;
+    assert_eq!(removed, "base (daemon)\none (daemon, with base)\ntwo (daemon, with base)\n");
+    assert!(other.path().join("one").exists());
+    host.end(&source)?;
+    lineage(&host)?;
+    let removed: Value = forkd(&host, &["rmi", "two", "one", "base", "--cascade", "--json"])?.json()?;
+    assert!(
+        removed.as_array().is_some_and(|all| all.iter().all(|one| one.get("with").is_none())),
+        "{removed}"
+    );
+    let gone = root_without_daemon()?;
+    let removed = without_daemon(gone.root(), &["rmi", "one", "two", "absent", "--cascade"])?;
+    let removed = removed.require(5, "no snapshot has the tag 'absent'")?;
+    let by = "disk (daemon unreachable)";
+    assert_eq!(removed.out, format!("one ({by})\ntwo ({by}, with one)\n"));
     Ok(())
 }
 
