@@ -79,6 +79,7 @@ mod tests {
                 tag: (*tag).to_owned(),
                 dir: String::new(),
                 created_at_unix: 0,
+                created_at_unix_ms: 0,
                 branched_from: None,
                 mem_mib: 32,
                 vcpus: 1,

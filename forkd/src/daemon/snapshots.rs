@@ -26,10 +26,12 @@ impl Daemon {
     ) -> Result<Snapshot, OperationError> {
         let Config { firecracker, run_dir, .. } = &self.config;
         let unknown = Digest::of(b"");
+        let created_at_unix_ms = clock::unix_ms();
         let manifest = Manifest {
             schema: SCHEMA.to_owned(),
             tag: tag.to_string(),
-            created_at_unix: clock::unix_seconds(),
+            created_at_unix: created_at_unix_ms / 1000,
+            created_at_unix_ms: Some(created_at_unix_ms),
             branched_from: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,

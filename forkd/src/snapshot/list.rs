@@ -43,7 +43,7 @@ pub fn list(store: &Store, damaged: bool, here: Option<&Origin>) -> Result<Vec<S
         .collect();
     if damaged {
         listed.extend(damaged_ones(store, &listed)?);
-        listed.sort_by(|a, b| (b.created_at_unix, &a.tag).cmp(&(a.created_at_unix, &b.tag)));
+        listed.sort_by(|a, b| (b.created_at_unix_ms, &a.tag).cmp(&(a.created_at_unix_ms, &b.tag)));
     }
     Ok(listed)
 }
@@ -56,12 +56,14 @@ pub fn describe(whole: &Whole) -> Snapshot {
 
 fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     let parent = manifest.parent().map(|parent| parent.tag.clone());
+    let created_at_unix_ms = manifest.created_at_ms();
     let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, drive, .. } =
         manifest;
     Snapshot {
         tag,
         dir: dir.display().to_string(),
         created_at_unix,
+        created_at_unix_ms,
         branched_from,
         mem_mib,
         vcpus,
@@ -118,10 +120,12 @@ fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
     if let Ok(manifest) = store.manifest(tag) {
         return snapshot(manifest, dir, physical_bytes);
     }
+    let created_at_unix = fs::symlink_metadata(dir).map_or(0, |dir| dir.mtime().max(0) as u64);
     Snapshot {
         tag: tag.to_string(),
         dir: dir.display().to_string(),
-        created_at_unix: fs::symlink_metadata(dir).map_or(0, |dir| dir.mtime().max(0) as u64),
+        created_at_unix,
+        created_at_unix_ms: created_at_unix.saturating_mul(1000),
         branched_from: None,
         mem_mib: 0,
         vcpus: 0,

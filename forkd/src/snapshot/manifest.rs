@@ -31,6 +31,9 @@ pub struct Manifest {
     pub tag: String,
     /// Seconds since the Unix epoch.
     pub created_at_unix: u64,
+    /// The same in milliseconds, so that those of one second have an order too; absent where nobody noted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at_unix_ms: Option<u64>,
     /// The sandbox it was BRANCHed from; absent for one made by booting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branched_from: Option<String>,
@@ -144,6 +147,11 @@ impl Memory {
 }
 
 impl Manifest {
+    /// When it was made, in milliseconds since the Unix epoch, as exactly as it says.
+    pub fn created_at_ms(&self) -> u64 {
+        self.created_at_unix_ms.unwrap_or_else(|| self.created_at_unix.saturating_mul(1000))
+    }
+
     /// Size of guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         u64::from(self.mem_mib) << 20
@@ -306,6 +314,13 @@ mod tests {
         assert_eq!(sized(1 << 44), Ok(()));
         assert!(sized((1 << 44) + 1).is_err_and(|error| error.contains("drive")));
         assert!(sized(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_time_without_milliseconds_is_that_of_its_second() {
+        let manifest = Manifest { created_at_unix: 7, ..layer(&[]) };
+        assert_eq!(manifest.created_at_ms(), 7000);
+        assert_eq!(Manifest { created_at_unix_ms: Some(7250), ..manifest }.created_at_ms(), 7250);
     }
 
     fn whole(extents: &[(u64, u64)]) -> Manifest {

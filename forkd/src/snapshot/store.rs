@@ -285,7 +285,7 @@ impl Store {
             }
         }
         whole.sort_by(|a, b| {
-            (b.manifest.created_at_unix, &a.manifest.tag).cmp(&(a.manifest.created_at_unix, &b.manifest.tag))
+            (b.manifest.created_at_ms(), &a.manifest.tag).cmp(&(a.manifest.created_at_ms(), &b.manifest.tag))
         });
         Ok(whole)
     }

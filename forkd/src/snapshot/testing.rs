@@ -10,6 +10,7 @@ pub fn manifest_of(tag: &str, vmstate: Digest, memory: Memory) -> Manifest {
         schema: SCHEMA.to_owned(),
         tag: tag.to_owned(),
         created_at_unix: 1,
+        created_at_unix_ms: None,
         branched_from: None,
         mode: BranchMode::Full,
         data_path: DataPath::Naive,

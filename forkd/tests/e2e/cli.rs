@@ -311,6 +311,8 @@ fn rootfs_mode() -> Outcome {
 fn rmi_cascade() -> Outcome {
     let host = Host::start()?;
     let source = lineage(&host)?;
+    // Made within a second or two: the newest is first all the same.
+    assert_eq!(forkd(&host, &["images", "-q"])?.done()?, "two\none\nbase\n");
     // What has the name on disk is another snapshot, and stays.
     let other = tempfile::tempdir()?;
     fs::create_dir(other.path().join("one"))?;
