@@ -162,8 +162,11 @@ fn root_without_daemon() -> Result<Host> {
     host.end(&source)?;
     let pid = Pid::from_raw(host.daemon_pid() as i32).ok_or("no pid")?;
     kill_process(pid, Signal::KILL)?;
-    // Its lock goes with its last thread.
-    while !fs::read_to_string(format!("/proc/{}/stat", host.daemon_pid()))?.contains(") Z ") {
+    // Its lock goes with its last thread, and the first one may be a zombie before the others have ended.
+    let proc = Path::new("/proc").join(host.daemon_pid().to_string());
+    while !fs::read_to_string(proc.join("stat"))?.contains(") Z ")
+        || fs::read_dir(proc.join("task"))?.count() > 1
+    {
         std::thread::yield_now();
     }
     Ok(host)
