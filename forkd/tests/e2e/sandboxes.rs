@@ -13,6 +13,7 @@ use forkd::api::{
     BranchMode, BranchRequest, CreateSandboxes, Sandbox, SandboxState, Snapshot, SnapshotDetail,
 };
 use forkd::http_client::CallError;
+use forkd::snapshot::manifest::Manifest;
 use guest::FIRST_PAGE;
 use guest::model::Memory;
 use hyper::Method;
@@ -468,12 +469,13 @@ fn copied_drive() -> Outcome {
     Ok(())
 }
 
-/// Changes one field of a snapshot's manifest, which is no part of what the snapshot is.
+/// Changes fields of a snapshot's manifest that are no part of what the snapshot is. Its checksum is made right.
 fn edit_manifest(root: &Path, tag: &str, edit: impl FnOnce(&mut Value)) -> Result<()> {
     let path = root.join(tag).join("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    edit(&mut manifest);
-    Ok(fs::write(path, serde_json::to_vec(&manifest)?)?)
+    let mut fields = serde_json::to_value(Manifest::decode(&fs::read(&path)?)?)?;
+    edit(&mut fields);
+    let manifest: Manifest = serde_json::from_value(fields)?;
+    Ok(fs::write(path, manifest.encode()?)?)
 }
 
 fn other_origin() -> Outcome {
