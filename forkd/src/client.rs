@@ -110,6 +110,16 @@ impl Client {
         self.delete(&sandbox_path(id)).await
     }
 
+    /// Pauses a sandbox's guest until its user resumes it.
+    pub async fn pause(&self, id: &str) -> Result<Sandbox, CallError> {
+        self.http.json(Method::POST, &format!("{}/pause", sandbox_path(id)), NO_BODY, self.long).await
+    }
+
+    /// Lets a paused guest go on.
+    pub async fn resume(&self, id: &str) -> Result<Sandbox, CallError> {
+        self.http.json(Method::POST, &format!("{}/resume", sandbox_path(id)), NO_BODY, self.long).await
+    }
+
     /// Takes a BRANCH of a sandbox.
     pub async fn branch(&self, id: &str, request: &BranchRequest) -> Result<Branch, CallError> {
         let path = format!("{}/branch", sandbox_path(id));

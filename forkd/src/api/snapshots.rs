@@ -57,6 +57,9 @@ pub struct Snapshot {
     pub dir: String,
     /// Seconds since the Unix epoch.
     pub created_at_unix: u64,
+    /// The same in milliseconds; a whole second where the snapshot says no more.
+    #[serde(default)]
+    pub created_at_unix_ms: u64,
     /// Id of the sandbox it was BRANCHed from; absent for a snapshot made by booting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branched_from: Option<String>,

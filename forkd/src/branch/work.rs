@@ -293,10 +293,12 @@ impl<'a> Work<'a> {
     /// The manifest without what only the files can tell.
     fn description(&self) -> Manifest {
         let (origin, here) = (&self.sandbox.origin, &self.sandbox.runs_on);
+        let created_at_unix_ms = clock::unix_ms();
         Manifest {
             schema: SCHEMA.to_owned(),
             tag: self.plan.tag.to_string(),
-            created_at_unix: clock::unix_seconds(),
+            created_at_unix: created_at_unix_ms / 1000,
+            created_at_unix_ms: Some(created_at_unix_ms),
             branched_from: Some(self.sandbox.id.clone()),
             mode: self.mode,
             data_path: self.plan.data_path,

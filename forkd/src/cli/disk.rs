@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use forkd::http_client::Endpoint;
-use forkd::snapshot::delete::{Dependents, delete};
+use forkd::snapshot::delete::{Change, Dependents, delete};
 use forkd::snapshot::images::Images;
 use forkd::snapshot::store::{Store, StoreError};
 use forkd::snapshot::tag::Tag;
@@ -19,7 +19,7 @@ pub struct Disk {
 }
 
 /// What the daemon keeps in its root beside snapshots, and opens by name.
-const OWN_NAMES: [&str; 3] = [".lock", ".staging", ".images"];
+const OWN_NAMES: [&str; 4] = [".lock", ".staging", ".images", ".drives"];
 
 impl Disk {
     /// Takes `root`, which must be there; refuses where a daemon has it. `asked` is the daemon that was asked first.
@@ -46,9 +46,17 @@ impl Disk {
         Ok(Self { store, images })
     }
 
-    /// Deletes `tag`, as a daemon would.
-    pub fn delete(&self, tag: &Tag, dependents: Dependents) -> Result<(), StoreError> {
-        delete(&self.store, &self.images, tag, dependents, &mut |_| ())
+    /// Deletes `tag`, as a daemon would. Tells `deleted` of each snapshot that is gone, also where it then fails.
+    pub fn delete(
+        &self,
+        tag: &Tag,
+        dependents: Dependents,
+        deleted: &mut dyn FnMut(&Tag),
+    ) -> Result<(), StoreError> {
+        delete(&self.store, &self.images, tag, dependents, &mut |change| match change {
+            Change::Deleted(tag) => deleted(tag),
+            Change::Compacted(_) => {}
+        })
     }
 }
 

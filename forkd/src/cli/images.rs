@@ -114,6 +114,7 @@ mod tests {
             tag: tag.to_owned(),
             dir: format!("/snapshots/{tag}"),
             created_at_unix: NOW - age,
+            created_at_unix_ms: (NOW - age) * 1000,
             branched_from: None,
             mem_mib: 512,
             vcpus: 1,

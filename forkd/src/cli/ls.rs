@@ -68,6 +68,7 @@ fn state_name(state: SandboxState) -> String {
 fn style(state: SandboxState) -> Style {
     match state {
         SandboxState::StuckPaused => AnsiColor::Red.on_default().bold(),
+        SandboxState::Paused => AnsiColor::Yellow.on_default(),
         SandboxState::Dead => Style::new().dimmed(),
         _ => Style::new(),
     }
@@ -100,13 +101,17 @@ mod tests {
 
     #[test]
     fn the_list_fits_80_columns_with_a_long_tag_and_the_longest_state() {
-        let sandboxes =
-            [sandbox("base", SandboxState::Running), sandbox(&"t".repeat(64), SandboxState::StuckPaused)];
+        let sandboxes = [
+            sandbox("base", SandboxState::Running),
+            sandbox("base", SandboxState::Paused),
+            sandbox(&"t".repeat(64), SandboxState::StuckPaused),
+        ];
         let shown = anstream::adapter::strip_str(&text(&sandboxes, 1_185, Some(80))).to_string();
         assert_eq!(
             shown,
             "ID               SNAPSHOT   STATE          PID   MEMORY  BRANCHES  CREATED\n\
              sb-0123456789ab  base       running       4711  512 MiB        12  3 minutes ago\n\
+             sb-0123456789ab  base       paused        4711  512 MiB        12  3 minutes ago\n\
              sb-0123456789ab  tttttttt…  stuck-paused  4711  512 MiB        12  3 minutes ago\n"
         );
         assert!(shown.lines().all(|line| line.width() <= 80), "{shown}");

@@ -29,6 +29,7 @@ pub mod snapshot;
 mod table;
 mod tree;
 pub mod unpack;
+pub mod user_pause;
 pub mod watchdog;
 
 use clap::Subcommand;
@@ -51,6 +52,8 @@ pub enum ClientCommand {
     Ls(ls::Ls),
     Fork(fork::Fork),
     Kill(kill::Kill),
+    Pause(user_pause::Pause),
+    Resume(user_pause::Resume),
     Branch(branch::Branch),
     Console(console::Console),
     History(history::History),
@@ -88,6 +91,8 @@ impl ClientCommand {
                 Self::Ls(ls) => ls.run(&context).await,
                 Self::Fork(fork) => fork.run(&context).await,
                 Self::Kill(kill) => kill.run(&context).await,
+                Self::Pause(pause) => pause.run(&context).await,
+                Self::Resume(resume) => resume.run(&context).await,
                 Self::Branch(branch) => branch.run(&context).await,
                 Self::Console(console) => console.run(&context).await,
                 Self::History(history) => history.run(&context).await,

@@ -1,6 +1,8 @@
 //! `forkd rmi`
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use forkd::http_client::{CallError, Endpoint};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use super::disk::{Disk, holds};
 use super::exit::{Exit, Failure, about_snapshot};
 use super::failures::Failures;
+use super::tree::above;
 use super::{Context, DEFAULT_SNAPSHOT_ROOT};
 
 /// Delete snapshots; from disk where no daemon answers, or where it does not know the tag
@@ -51,13 +54,29 @@ impl By {
     }
 }
 
+/// How a snapshot was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Gone {
+    by: By,
+    /// The snapshot of this command that it lay on, where it went with that one by `--cascade`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with: Option<String>,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.by.name())?;
+        self.with.as_ref().map_or(Ok(()), |with| write!(f, ", with {with}"))
+    }
+}
+
 /// What became of one tag.
 #[derive(Debug, Serialize)]
 struct Removal {
     tag: String,
     /// Absent where it was not deleted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<By>,
+    #[serde(flatten)]
+    gone: Option<Gone>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -65,20 +84,20 @@ struct Removal {
 impl Rmi {
     /// Deletes one after another, goes on after a failure, and fails at the end where there was one.
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let mut disk = None;
+        let mut removing = Removing { rmi: &self, context, disk: None, cascaded: BTreeMap::new() };
         let mut removals = Vec::new();
         let mut failures = Failures::default();
         for tag in &self.tags {
-            let (by, error) = match self.remove(context, &mut disk, tag).await {
-                Ok(by) => {
+            let (gone, error) = match removing.remove(tag).await {
+                Ok(gone) => {
                     if !context.out.json {
-                        context.out.print(&format!("{tag} ({})\n", by.name()))?;
+                        context.out.print(&format!("{tag} ({gone})\n"))?;
                     }
-                    (Some(by), None)
+                    (Some(gone), None)
                 }
                 Err(error) => (None, Some(failures.note(context, tag.as_str(), error))),
             };
-            removals.push(Removal { tag: tag.to_string(), by, error });
+            removals.push(Removal { tag: tag.to_string(), gone, error });
         }
         if context.out.json {
             context.out.result(&removals, String::new)?;
@@ -86,36 +105,12 @@ impl Rmi {
         failures.conclude(context)
     }
 
-    async fn remove(&self, context: &Context, disk: &mut Option<Disk>, tag: &Tag) -> anyhow::Result<By> {
-        let dependents = match (self.cascade, self.flatten) {
+    fn dependents(&self) -> Dependents {
+        match (self.cascade, self.flatten) {
             (true, _) => Dependents::Cascade,
             (_, true) => Dependents::Flatten,
             _ => Dependents::Refuse,
-        };
-        let (by, refusal) = match context.client.delete_snapshot(tag.as_str(), dependents).await {
-            Ok(()) => return Ok(By::Daemon),
-            Err(error @ CallError::Connect { .. }) => (By::DiskUnreachable, error),
-            Err(error) if Exit::of_call(&error) == Exit::NotFound => (By::Disk, error),
-            Err(error) => return Err(error.into()),
-        };
-        let root = match self.root(context.endpoint()) {
-            Some(root) if holds(&root, tag) => root,
-            Some(root) if root.is_dir() => {
-                let message = format!(
-                    "no snapshot has the tag '{tag}', neither at {} nor in {}",
-                    context.endpoint(),
-                    root.display()
-                );
-                return Err(Failure::new(Exit::NotFound, message).into());
-            }
-            _ => return Err(about_snapshot(tag.as_str())(refusal)),
-        };
-        let taken = match disk.take() {
-            Some(taken) => taken,
-            None => Disk::take(&root, context.endpoint())?,
-        };
-        disk.insert(taken).delete(tag, dependents)?;
-        Ok(by)
+        }
     }
 
     /// Where to delete from disk. A daemon behind a URL may keep its snapshots on another host: there, only
@@ -126,5 +121,71 @@ impl Rmi {
             (None, Endpoint::Unix(_)) => Some(DEFAULT_SNAPSHOT_ROOT.into()),
             (None, Endpoint::Tcp(_)) => None,
         }
+    }
+}
+
+/// The tags of one command on their way out.
+struct Removing<'a> {
+    rmi: &'a Rmi,
+    context: &'a Context,
+    /// The snapshot root, once it was needed.
+    disk: Option<Disk>,
+    /// What lay on tags that were deleted by `--cascade`.
+    cascaded: BTreeMap<String, Gone>,
+}
+
+impl Removing<'_> {
+    async fn remove(&mut self, tag: &Tag) -> anyhow::Result<Gone> {
+        self.note_what_lies_on(tag).await;
+        let endpoint = self.context.endpoint();
+        let went = self.cascaded.get(tag.as_str()).cloned();
+        let deleted = self.context.client.delete_snapshot(tag.as_str(), self.rmi.dependents()).await;
+        let (by, refusal) = match deleted {
+            Ok(()) => return Ok(Gone { by: By::Daemon, with: None }),
+            Err(error @ CallError::Connect { .. }) => (By::DiskUnreachable, error),
+            Err(error) if Exit::of_call(&error) == Exit::NotFound => match went {
+                // Not looked for on disk: another snapshot could have its name there.
+                Some(went) => return Ok(went),
+                None => (By::Disk, error),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        match (self.rmi.root(endpoint), went) {
+            (Some(root), _) if holds(&root, tag) => self.remove_from_disk(&root, tag, by),
+            (_, Some(went)) => Ok(went),
+            (Some(root), None) if root.is_dir() => {
+                let root = root.display();
+                let message = format!("no snapshot has the tag '{tag}', neither at {endpoint} nor in {root}");
+                Err(Failure::new(Exit::NotFound, message).into())
+            }
+            _ => Err(about_snapshot(tag.as_str())(refusal)),
+        }
+    }
+
+    /// Notes what the daemon is about to delete with `tag`, where another tag of this command may be among it.
+    async fn note_what_lies_on(&mut self, tag: &Tag) {
+        if !self.rmi.cascade || self.rmi.tags.len() == 1 {
+            return;
+        }
+        // A daemon that does not answer deletes nothing either.
+        let snapshots = self.context.client.snapshots(true).await.unwrap_or_default();
+        let gone = Gone { by: By::Daemon, with: Some(tag.to_string()) };
+        let above = above(&snapshots, tag.as_str()).into_iter();
+        self.cascaded.extend(above.map(|layer| (layer.to_owned(), gone.clone())));
+    }
+
+    fn remove_from_disk(&mut self, root: &Path, tag: &Tag, by: By) -> anyhow::Result<Gone> {
+        let disk = match self.disk.take() {
+            Some(disk) => disk,
+            None => Disk::take(root, self.context.endpoint())?,
+        };
+        let cascaded = &mut self.cascaded;
+        let gone = Gone { by, with: Some(tag.to_string()) };
+        self.disk.insert(disk).delete(tag, self.rmi.dependents(), &mut |deleted| {
+            if deleted != tag {
+                cascaded.insert(deleted.to_string(), gone.clone());
+            }
+        })?;
+        Ok(Gone { by, with: None })
     }
 }

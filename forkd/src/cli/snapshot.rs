@@ -1,7 +1,7 @@
 //! `forkd snapshot`
 
-use clap::Args;
-use forkd::api::{BranchRequest, CreateSnapshot};
+use clap::{Args, ValueEnum};
+use forkd::api::{BranchRequest, CreateSnapshot, RootfsMode};
 use forkd::snapshot::tag::Tag;
 use reports::units::bytes;
 
@@ -26,9 +26,12 @@ pub struct Snapshot {
     /// Initial RAM disk
     #[arg(long, value_name = "PATH", requires = "kernel")]
     initrd: Option<String>,
-    /// Root file system image, attached read-only
+    /// Root file system image
     #[arg(long, value_name = "PATH", requires = "kernel")]
     rootfs: Option<String>,
+    /// What guests may do with it; read-only when absent
+    #[arg(long, value_name = "MODE", requires = "rootfs")]
+    rootfs_mode: Option<Rootfs>,
     /// Kernel command line
     #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
     boot_args: Option<String>,
@@ -41,6 +44,24 @@ pub struct Snapshot {
     /// How long the guest may take to be ready
     #[arg(long, value_name = "MS")]
     boot_wait_ms: Option<u64>,
+}
+
+/// Who uses the root file system image.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rootfs {
+    /// All of them share it, and none can write to it
+    ReadOnly,
+    /// Each has a copy to write to, and each snapshot holds the copy of its guest
+    PerSandbox,
+}
+
+impl From<Rootfs> for RootfsMode {
+    fn from(mode: Rootfs) -> Self {
+        match mode {
+            Rootfs::ReadOnly => Self::ReadOnly,
+            Rootfs::PerSandbox => Self::PerSandbox,
+        }
+    }
 }
 
 impl Snapshot {
@@ -57,7 +78,7 @@ impl Snapshot {
             kernel: self.kernel,
             initrd: self.initrd,
             rootfs: self.rootfs,
-            rootfs_mode: None,
+            rootfs_mode: self.rootfs_mode.map(RootfsMode::from),
             boot_args: self.boot_args,
             vcpus: self.vcpus,
             mem_mib: self.mem_mib,

@@ -41,6 +41,19 @@ pub fn tree(snapshots: &[Snapshot]) -> Vec<(String, &Snapshot)> {
     lines
 }
 
+/// The tags of all that lie on `tag`, directly or not.
+pub fn above<'a>(snapshots: &'a [Snapshot], tag: &'a str) -> BTreeSet<&'a str> {
+    // With itself until the end: forged manifests can make a circle, and none is looked at twice.
+    let mut above = BTreeSet::from([tag]);
+    let mut parents = vec![tag];
+    while let Some(parent) = parents.pop() {
+        let on_it = snapshots.iter().filter(|snapshot| snapshot.parent.as_deref() == Some(parent));
+        parents.extend(on_it.map(|snapshot| snapshot.tag.as_str()).filter(|tag| above.insert(*tag)));
+    }
+    above.remove(tag);
+    above
+}
+
 /// What is drawn before a tag; `lasts` says of it and of each above it whether it is the last on its parent.
 fn branch(lasts: &[bool]) -> String {
     let Some((last, above)) = lasts.split_last() else { return String::new() };
@@ -57,15 +70,16 @@ fn branch(lasts: &[bool]) -> String {
 mod tests {
     use forkd::api::Snapshot;
 
-    use super::tree;
+    use super::{above, tree};
 
-    fn drawn(layers: &[(&str, Option<&str>)]) -> Vec<String> {
-        let snapshots: Vec<Snapshot> = layers
+    fn snapshots(layers: &[(&str, Option<&str>)]) -> Vec<Snapshot> {
+        layers
             .iter()
             .map(|(tag, parent)| Snapshot {
                 tag: (*tag).to_owned(),
                 dir: String::new(),
                 created_at_unix: 0,
+                created_at_unix_ms: 0,
                 branched_from: None,
                 mem_mib: 32,
                 vcpus: 1,
@@ -76,8 +90,25 @@ mod tests {
                 parent: parent.map(str::to_owned),
                 not_bootable_because: None,
             })
-            .collect();
-        tree(&snapshots).into_iter().map(|(line, _)| line).collect()
+            .collect()
+    }
+
+    fn drawn(layers: &[(&str, Option<&str>)]) -> Vec<String> {
+        tree(&snapshots(layers)).into_iter().map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn all_that_lies_on_a_snapshot_is_found_also_in_a_circle() {
+        let check = |layers: &[(&str, Option<&str>)], expected: &[&str]| {
+            let snapshots = snapshots(layers);
+            assert_eq!(above(&snapshots, "a").into_iter().collect::<Vec<_>>(), expected);
+        };
+        check(&[("a", None), ("b", None)], &[]);
+        check(
+            &[("c", Some("b")), ("d", Some("a")), ("b", Some("a")), ("a", None), ("x", None)],
+            &["b", "c", "d"],
+        );
+        check(&[("a", Some("b")), ("b", Some("a"))], &["b"]);
     }
 
     #[test]

@@ -8,9 +8,8 @@ use crate::sandbox::Boot;
 use crate::snapshot::compact::compact;
 use crate::snapshot::delete::{Change, Dependents, delete};
 use crate::snapshot::digest::Digest;
-use crate::snapshot::list::{describe, list};
+use crate::snapshot::list::{describe, list, why_not_bootable};
 use crate::snapshot::manifest::{Manifest, Memory, SCHEMA};
-use crate::snapshot::origin::Origin;
 use crate::snapshot::store::StoreError;
 use crate::snapshot::tag::Tag;
 use crate::vmm::boot::BootSource;
@@ -27,10 +26,12 @@ impl Daemon {
     ) -> Result<Snapshot, OperationError> {
         let Config { firecracker, run_dir, .. } = &self.config;
         let unknown = Digest::of(b"");
+        let created_at_unix_ms = clock::unix_ms();
         let manifest = Manifest {
             schema: SCHEMA.to_owned(),
             tag: tag.to_string(),
-            created_at_unix: clock::unix_seconds(),
+            created_at_unix: created_at_unix_ms / 1000,
+            created_at_unix_ms: Some(created_at_unix_ms),
             branched_from: None,
             mode: BranchMode::Full,
             data_path: DataPath::Naive,
@@ -55,7 +56,7 @@ impl Daemon {
 
     /// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
     pub fn snapshots(&self, damaged: bool) -> Result<Vec<Snapshot>, OperationError> {
-        Ok(list(&self.store, damaged)?)
+        Ok(list(&self.store, damaged, Some(&self.origin))?)
     }
 
     /// All there is to know about one snapshot, whole, damaged or in the making.
@@ -74,11 +75,7 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         };
         let chain = self.store.chain(tag);
-        let damage = chain.as_ref().err().map(ToString::to_string);
-        let not_bootable_because = damage.or_else(|| {
-            let reason = Origin::of(&whole.manifest).why_not_restored(&self.origin)?;
-            Some(format!("{reason} (\"force\" restores it all the same)"))
-        });
+        let not_bootable_because = why_not_bootable(&whole.manifest, &chain, Some(&self.origin));
         let dependents = self.store.dependents(tag)?;
         Ok(SnapshotDetail {
             tag: tag.to_string(),

@@ -5,7 +5,7 @@ use std::fmt;
 /// The first bytes of every pack.
 pub const MAGIC: [u8; 8] = *b"forkdpak";
 /// What this program writes, and all that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Magic, version, number of snapshots, and the BLAKE3 digest of these.
 pub const HEADER_BYTES: usize = 8 + 4 + 4 + 32;
 /// Kind, detail, two zero bytes, stored bytes (u32), offset (u64), plain bytes (u64), check (u64).
@@ -24,17 +24,20 @@ pub enum Part {
     Vmstate,
     /// Its memory image, or its layer file.
     Memory,
+    /// The root drive that its guest writes to; empty where it has none.
+    Drive,
 }
 
 impl Part {
     /// The parts of a snapshot, in the order in which they lie in a pack.
-    pub const ALL: [Self; 3] = [Self::Manifest, Self::Vmstate, Self::Memory];
+    pub const ALL: [Self; 4] = [Self::Manifest, Self::Vmstate, Self::Memory, Self::Drive];
 
     const fn number(self) -> u8 {
         match self {
             Self::Manifest => 1,
             Self::Vmstate => 2,
             Self::Memory => 3,
+            Self::Drive => 4,
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Part {
             Self::Manifest => "manifest",
             Self::Vmstate => "device state",
             Self::Memory => "memory",
+            Self::Drive => "drive",
         })
     }
 }
@@ -235,8 +239,8 @@ mod tests {
     #[test]
     fn other_versions_and_counts_are_refused_with_the_reason() {
         let mut version = header(1);
-        version[8] = 2;
-        assert!(decode_header(&version).unwrap_err().contains("version 2"));
+        version[8] = 1;
+        assert!(decode_header(&version).unwrap_err().contains("is of version 1,"));
         assert!(decode_header(&header(0)).unwrap_err().contains("0 snapshots"));
         assert!(decode_header(&header(u32::MAX)).unwrap_err().contains("more than"));
         assert!(decode_header(&[0; super::HEADER_BYTES]).unwrap_err().contains("no pack"));

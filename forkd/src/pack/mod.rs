@@ -1,8 +1,9 @@
 //! A pack: one file that holds a snapshot and all that it lies on.
 //!
-//! A header, then for each snapshot, the image first and the packed tag last, three parts: its manifest, its
-//! device and CPU state, its memory. A part is a record that begins it, records of data where its file has data,
-//! and a record with the BLAKE3 digest of what they held; the pack ends with the digest of all its bytes before.
+//! A header, then for each snapshot, the image first and the packed tag last, four parts: its manifest, its
+//! device and CPU state, its memory, its drive. A part is a record that begins it, records of data where its file
+//! has data, and a record with the BLAKE3 digest of what they held; the pack ends with the digest of all its bytes
+//! before. The drive of a guest without one is a part of no bytes.
 //! Integers are little-endian. [`format`] has the layout, [`write`] and [`read`] the two directions, and
 //! [`unpack`] puts into a snapshot root what was read.
 

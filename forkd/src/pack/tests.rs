@@ -18,7 +18,7 @@ use crate::snapshot::extents::{data_extents, total_bytes};
 use crate::snapshot::manifest::{Manifest, Memory, Parent};
 use crate::snapshot::store::{Store, StoreError};
 use crate::snapshot::tag::Tag;
-use crate::snapshot::testing::manifest_of;
+use crate::snapshot::testing::{manifest_of, with_drive};
 
 const PAGE: u64 = 4096;
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -53,7 +53,35 @@ fn add_image(store: &Store, name: &str, pages: &Pages) {
     staging.publish(&manifest_of(name, vmstate, Memory::Image { digest })).unwrap();
 }
 
+/// A drive of which only the third page was ever written, and whose size is no whole number of pages.
+fn drive() -> Vec<u8> {
+    let mut contents = vec![0; 256 << 10];
+    contents[2 * PAGE as usize..3 * PAGE as usize].fill(7);
+    contents.resize(contents.len() + 512, 0);
+    contents
+}
+
 fn add_layer(store: &Store, name: &str, parent: &str, pages: &Pages) {
+    add_layer_of(store, name, parent, pages, |_, manifest| manifest);
+}
+
+/// A layer of a guest that has [`drive`].
+fn add_layer_with_drive(store: &Store, name: &str, parent: &str, pages: &Pages) {
+    add_layer_of(store, name, parent, pages, |path, manifest| {
+        let file = File::create_new(path).unwrap();
+        file.set_len(drive().len() as u64).unwrap();
+        file.write_all_at(&[7; PAGE as usize], 2 * PAGE).unwrap();
+        with_drive(manifest, &drive())
+    });
+}
+
+fn add_layer_of(
+    store: &Store,
+    name: &str,
+    parent: &str,
+    pages: &Pages,
+    drive: impl FnOnce(&Path, Manifest) -> Manifest,
+) {
     let staging = store.stage(tag(name)).unwrap();
     let diff = sparse(&staging.diff_path(), pages);
     let extents = data_extents(&diff).unwrap();
@@ -64,14 +92,15 @@ fn add_layer(store: &Store, name: &str, parent: &str, pages: &Pages) {
     let vmstate = Digest::of(format!("state of {name}").as_bytes());
     let identity = store.link(&tag(parent)).unwrap().identity;
     let memory = Memory::Layer { parent: Parent { tag: parent.to_owned(), identity }, extents, digest };
-    staging.publish(&manifest_of(name, vmstate, memory)).unwrap();
+    let manifest = drive(&staging.drive_path(), manifest_of(name, vmstate, memory));
+    staging.publish(&manifest).unwrap();
 }
 
-/// `base`, and the layers `one` and `two` on it.
+/// `base`, and the layers `one`, with a drive, and `two` on it.
 fn three() -> (TempDir, Store) {
     let (dir, store) = root();
     add_image(&store, "base", &Pages::from([(3, 1), (200, 2)]));
-    add_layer(&store, "one", "base", &Pages::from([(3, 3), (4, 4)]));
+    add_layer_with_drive(&store, "one", "base", &Pages::from([(3, 3), (4, 4)]));
     add_layer(&store, "two", "one", &Pages::from([(100, 5)]));
     (dir, store)
 }
@@ -116,8 +145,11 @@ fn every_file_comes_back_byte_for_byte_and_holes_stay_holes() {
         assert_eq!((unpacked.tag.as_str(), unpacked.added.len(), unpacked.kept.len()), ("two", 3, 0));
         assert_eq!(files(from.path()), files(to.path()));
         assert_eq!(other.chain(&tag("two")).unwrap().len(), 3);
-        let image = fs::metadata(to.path().join("base/memory.bin")).unwrap();
-        assert!(image.blocks() * 512 < MEMORY_BYTES / 2, "{} blocks", image.blocks());
+        assert_eq!(fs::read(to.path().join("one/drive.img")).unwrap(), drive());
+        for file in ["base/memory.bin", "one/drive.img"] {
+            let file = fs::metadata(to.path().join(file)).unwrap();
+            assert!(file.blocks() * 512 < file.len() / 2, "{} blocks", file.blocks());
+        }
     }
 }
 
@@ -175,12 +207,16 @@ fn a_compacted_snapshot_and_the_layers_on_it_can_be_packed() {
 #[test]
 fn a_damaged_snapshot_is_not_packed_and_its_file_is_named() {
     let (from, store) = three();
-    let layer = from.path().join("one/layer.bin");
-    let mut bytes = fs::read(&layer).unwrap();
-    bytes[5] ^= 1;
-    fs::write(&layer, bytes).unwrap();
-    let error = Packer::new(&store, &tag("two")).unwrap_err().to_string();
-    assert!(error.contains("one/layer.bin has the digest"), "{error}");
+    for name in ["one/layer.bin", "one/drive.img"] {
+        let file = from.path().join(name);
+        let whole = fs::read(&file).unwrap();
+        let mut bytes = whole.clone();
+        bytes[5] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let error = Packer::new(&store, &tag("two")).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name} has the digest")), "{error}");
+        fs::write(&file, whole).unwrap();
+    }
 }
 
 #[test]
@@ -230,10 +266,10 @@ fn a_broken_pack_leaves_nothing_in_the_root() {
 }
 
 /// A pack with whatever manifests and files it is given, its digests right.
-fn forged(snapshots: &[(Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+fn forged(snapshots: &[[Vec<u8>; 4]]) -> Vec<u8> {
     let mut pack = header(snapshots.len() as u32).to_vec();
-    for (number, (manifest, vmstate, memory)) in snapshots.iter().enumerate() {
-        for (part, bytes) in Part::ALL.into_iter().zip([manifest, vmstate, memory]) {
+    for (number, files) in snapshots.iter().enumerate() {
+        for (part, bytes) in Part::ALL.into_iter().zip(files) {
             let begin = Record::Begin { part, snapshot: number as u64, file_bytes: bytes.len() as u64 };
             pack.extend(begin.encode());
             let mut digest = blake3::Hasher::new();
@@ -254,31 +290,39 @@ fn forged(snapshots: &[(Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     pack
 }
 
-fn image_of(name: &str) -> (Manifest, Vec<u8>, Vec<u8>) {
-    let memory = vec![1; MEMORY_BYTES as usize];
-    let manifest = manifest_of(name, Digest::of(b"state"), Memory::Image { digest: Digest::of(&memory) });
-    (manifest, b"state".to_vec(), memory)
+#[derive(Clone)]
+struct Parts {
+    manifest: Manifest,
+    memory: Vec<u8>,
+    drive: Vec<u8>,
 }
 
-fn layer_on(name: &str, parent: &Manifest) -> (Manifest, Vec<u8>, Vec<u8>) {
+fn image_of(name: &str) -> Parts {
+    let memory = vec![1; MEMORY_BYTES as usize];
+    let manifest = manifest_of(name, Digest::of(b"state"), Memory::Image { digest: Digest::of(&memory) });
+    Parts { manifest, memory, drive: Vec::new() }
+}
+
+fn layer_on(name: &str, parent: &Manifest) -> Parts {
     let layer = vec![2; PAGE as usize];
     let memory = Memory::Layer {
         parent: Parent { tag: parent.tag.clone(), identity: parent.identity },
         extents: vec![crate::snapshot::extents::Extent { start: 0, bytes: PAGE }],
         digest: Digest::of(&layer),
     };
-    (manifest_of(name, Digest::of(b"state"), memory), b"state".to_vec(), layer)
+    let manifest = manifest_of(name, Digest::of(b"state"), memory);
+    Parts { manifest, memory: layer, drive: Vec::new() }
 }
 
-fn encoded((manifest, vmstate, memory): (Manifest, Vec<u8>, Vec<u8>)) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
-    (manifest.encode().unwrap(), vmstate, memory)
+fn encoded(Parts { manifest, memory, drive }: Parts) -> [Vec<u8>; 4] {
+    [manifest.encode().unwrap(), b"state".to_vec(), memory, drive]
 }
 
 #[test]
 fn a_forged_pack_with_right_digests_is_refused_for_what_it_claims() {
     let base = image_of("base");
     let other = image_of("other");
-    let layer = layer_on("layer", &base.0);
+    let layer = layer_on("layer", &base.manifest);
     let check = |pack: Vec<u8>, expected: &str| {
         let (to, store) = root();
         let error = unpack(&store, &pack[..], None).unwrap_err().to_string();
@@ -288,31 +332,43 @@ fn a_forged_pack_with_right_digests_is_refused_for_what_it_claims() {
     check(forged(&[encoded(layer.clone())]), "lies on nothing");
     check(forged(&[encoded(other), encoded(layer.clone())]), "not the snapshot before it");
     let mut bigger = layer.clone();
-    bigger.0.mem_mib = 2;
+    bigger.manifest.mem_mib = 2;
     check(forged(&[encoded(base.clone()), encoded(bigger)]), "another amount of memory");
     let mut edited = base.clone();
-    edited.0.vmstate = Digest::of(b"another");
+    edited.manifest.vmstate = Digest::of(b"another");
     check(forged(&[encoded(edited)]), "that of its parts");
     let mut named = base.clone();
-    named.0.tag = "../up".to_owned();
+    named.manifest.tag = "../up".to_owned();
     check(forged(&[encoded(named)]), "refused");
     let mut short = base.clone();
-    short.2.truncate(100);
+    short.memory.truncate(100);
     check(forged(&[encoded(short)]), "not what this part can have");
     let mut swapped = base.clone();
-    swapped.2[0] = 9;
+    swapped.memory[0] = 9;
     check(forged(&[encoded(swapped)]), "its manifest says");
+    let driven = Parts { manifest: with_drive(base.manifest.clone(), &drive()), ..base.clone() };
+    check(forged(&[encoded(driven.clone())]), "not what this part can have");
+    check(forged(&[encoded(Parts { drive: drive(), ..base.clone() })]), "not what this part can have");
+    let mut rewritten = drive();
+    rewritten[9] ^= 1;
+    check(forged(&[encoded(Parts { drive: rewritten, ..driven.clone() })]), "its manifest says");
+    let mut undescribed = Parts { drive: drive(), ..driven.clone() };
+    undescribed.manifest.drive = None;
+    check(forged(&[encoded(undescribed)]), "that of its parts");
     let mut far = layer.clone();
-    if let Memory::Layer { extents, .. } = &mut far.0.memory {
+    if let Memory::Layer { extents, .. } = &mut far.manifest.memory {
         extents[0].start = MEMORY_BYTES;
     }
     check(forged(&[encoded(base.clone()), encoded(far)]), "does not fit");
     check(forged(&[encoded(base.clone()), encoded(base.clone())]), "taken");
-    check(forged(&[(b"{}".to_vec(), Vec::new(), Vec::new())]), "no checksum");
+    check(forged(&[[b"{}".to_vec(), Vec::new(), Vec::new(), Vec::new()]]), "no checksum");
     check(forged(&[]), "0 snapshots");
     // The same parts, and nothing forged.
     let (_to, store) = root();
     unpack(&store, &forged(&[encoded(base), encoded(layer)])[..], None).unwrap();
+    let (to, store) = root();
+    unpack(&store, &forged(&[encoded(Parts { drive: drive(), ..driven })])[..], None).unwrap();
+    assert_eq!(fs::read(to.path().join("base/drive.img")).unwrap(), drive());
 }
 
 /// Takes so many bytes and then fails.

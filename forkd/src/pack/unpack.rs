@@ -82,7 +82,10 @@ impl Sink for Incoming<'_> {
             }
             (Part::Vmstate, _) => file_bytes <= MAX_VMSTATE_BYTES,
             (Part::Memory, Some(snapshot)) => file_bytes == snapshot.manifest.memory_file_bytes(),
-            (Part::Memory, None) => false,
+            (Part::Drive, Some(Snapshot { manifest, .. })) => {
+                file_bytes == manifest.drive.map_or(0, |drive| drive.bytes)
+            }
+            (Part::Memory | Part::Drive, None) => false,
         };
         if !fits {
             return Err(Refusal::Pack(format!("{file_bytes} bytes are not what this part can have")));
@@ -116,9 +119,10 @@ impl Sink for Incoming<'_> {
         let (Some((file, path)), Some(snapshot)) = (self.file.take(), self.snapshots.last()) else {
             return Ok(());
         };
-        let expected = match self.part {
-            Part::Vmstate => snapshot.manifest.vmstate,
-            Part::Manifest | Part::Memory => snapshot.manifest.memory.digest(),
+        let expected = match (self.part, snapshot.manifest.drive) {
+            (Part::Vmstate, _) => snapshot.manifest.vmstate,
+            (Part::Drive, Some(drive)) => drive.digest,
+            _ => snapshot.manifest.memory.digest(),
         };
         let found = Digest::of_open(&file, &crate::snapshot::pace::Urgent).map_err(at("read", &path))?;
         if found != expected {
@@ -175,12 +179,14 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// The empty file of this part, where the snapshot is not here already.
+    /// The empty file of this part, where the snapshot has one and is not here already.
     fn create(&self, file_bytes: u64) -> Result<Option<(File, PathBuf)>, StoreError> {
         let Some(Snapshot { place: Place::Staged(staging), manifest, .. }) = self.snapshots.last() else {
             return Ok(None);
         };
         let path = match (self.part, &manifest.memory) {
+            (Part::Drive, _) if manifest.drive.is_none() => return Ok(None),
+            (Part::Drive, _) => staging.drive_path(),
             (Part::Vmstate, _) => staging.vmstate_path(),
             (_, Memory::Layer { .. }) => staging.layer_path(),
             (_, Memory::Image { .. } | Memory::Compacted { .. }) => staging.memory_path(),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::PackError;
 use super::format::{MAX_DATA_BYTES, MAX_SNAPSHOTS, Part, Record, header};
 use crate::api::Packed;
+use crate::snapshot::DRIVE_FILE;
 use crate::snapshot::chain::Link;
-use crate::snapshot::compose::{check_memory, check_vmstate, open};
+use crate::snapshot::compose::{check_drive, check_memory, check_vmstate, open};
 use crate::snapshot::extents::data_extents;
 use crate::snapshot::pace::Urgent;
 use crate::snapshot::store::{Opened, Reservation, Store, StoreError, at};
@@ -42,6 +43,7 @@ impl<'a> Packer<'a> {
             let snapshot = open(store, link)?;
             check_vmstate(store, &snapshot, &Urgent)?;
             check_memory(store, &snapshot, &Urgent)?;
+            check_drive(store, &snapshot, &Urgent)?;
         }
         Ok(Self { store, chain, _pins: pins })
     }
@@ -78,12 +80,16 @@ impl<'a> Packer<'a> {
         }
         output.end().map_err(PackError::Write)?;
         for (part, file, path) in [
-            (Part::Vmstate, &snapshot.vmstate, snapshot.vmstate_path()),
-            (Part::Memory, &snapshot.memory, snapshot.memory_path()),
+            (Part::Vmstate, Some(&snapshot.vmstate), snapshot.vmstate_path()),
+            (Part::Memory, Some(&snapshot.memory), snapshot.memory_path()),
+            (Part::Drive, snapshot.drive.as_ref(), snapshot.dir.join(DRIVE_FILE)),
         ] {
-            let bytes = file.metadata().map_err(at("read", &path))?.len();
+            let metadata = file.map(File::metadata).transpose().map_err(at("read", &path))?;
+            let bytes = metadata.map_or(0, |metadata| metadata.len());
             output.begin(part, number, bytes).map_err(PackError::Write)?;
-            output.file(file, bytes, |error| at("read", &path)(error).into())?;
+            if let Some(file) = file {
+                output.file(file, bytes, |error| at("read", &path)(error).into())?;
+            }
             output.end().map_err(PackError::Write)?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::file_id::FileId;
 use super::manifest::{Manifest, Parent};
 use super::store::{Store, StoreError, at, memory_file};
 use super::tag::{InvalidTag, Tag};
-use super::{MANIFEST_FILE, VMSTATE_FILE};
+use super::{DRIVE_FILE, MANIFEST_FILE, VMSTATE_FILE};
 
 /// As much of a manifest as it takes to walk a chain. Holds no file open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct Link {
     pub durable: bool,
     memory_file: &'static str,
     memory_file_bytes: u64,
+    drive_bytes: Option<u64>,
 }
 
 impl Link {
@@ -39,6 +40,7 @@ impl Link {
             durable: manifest.durable,
             memory_file: memory_file(manifest),
             memory_file_bytes: manifest.memory_file_bytes(),
+            drive_bytes: manifest.drive.map(|drive| drive.bytes),
         }
     }
 }
@@ -103,8 +105,11 @@ impl Store {
     /// one when it was last read is remembered.
     pub fn chain(&self, tag: &Tag) -> Result<Vec<Arc<Link>>, StoreError> {
         let mut chain = vec![self.whole_link(tag)?];
-        // The state of the snapshot itself; that of what it lies on is of no use to it.
+        // State and drive of the snapshot itself; those of what it lies on are of no use to it.
         self.refuse_known_damage(tag, &self.file_of(tag, VMSTATE_FILE)?)?;
+        if let Some(bytes) = chain[0].drive_bytes {
+            self.refuse_known_damage(tag, &self.file_of_size(tag, DRIVE_FILE, bytes)?)?;
+        }
         let mut seen = HashSet::from([tag.clone()]);
         while let Some(Parent { tag: parent, identity }) = chain[chain.len() - 1].parent.clone() {
             let damaged = |reason: String| StoreError::Damaged { tag: tag.to_string(), reason };
@@ -135,14 +140,8 @@ impl Store {
     /// The link of `tag`, where its memory is there, of the right size, and not known to be damaged.
     fn whole_link(&self, tag: &Tag) -> Result<Arc<Link>, StoreError> {
         let link = self.link(tag)?;
-        let name = link.memory_file;
-        let metadata = self.file_of(tag, name)?;
-        let (bytes, expected) = (metadata.len(), link.memory_file_bytes);
-        if bytes != expected {
-            let reason = format!("{name} has {bytes} bytes instead of {expected}");
-            return Err(StoreError::Damaged { tag: tag.to_string(), reason });
-        }
-        self.refuse_known_damage(tag, &metadata)?;
+        let memory = self.file_of_size(tag, link.memory_file, link.memory_file_bytes)?;
+        self.refuse_known_damage(tag, &memory)?;
         Ok(link)
     }
 
@@ -163,6 +162,18 @@ impl Store {
             Ok(_) => Err(damaged(format!("{name} is no plain file"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged(format!("{name}: {error}"))),
             Err(error) => Err(at("look at", &path)(error)),
+        }
+    }
+
+    /// The same, refused where it has another size than `expected` bytes.
+    pub(super) fn file_of_size(&self, tag: &Tag, name: &str, expected: u64) -> Result<Metadata, StoreError> {
+        let metadata = self.file_of(tag, name)?;
+        match metadata.len() {
+            bytes if bytes == expected => Ok(metadata),
+            bytes => {
+                let reason = format!("{name} has {bytes} bytes instead of {expected}");
+                Err(StoreError::Damaged { tag: tag.to_string(), reason })
+            }
         }
     }
 

@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::chain::Link;
 use super::manifest::Manifest;
+use super::origin::Origin;
 use super::store::{Store, StoreError, Whole, at};
 use super::tag::Tag;
 use crate::api::Snapshot;
@@ -19,22 +22,28 @@ impl View {
         Store::unlocked(root).map(Self)
     }
 
-    /// Every snapshot, newest first, damaged ones included.
+    /// Every snapshot, newest first, damaged ones included. Where it was taken is not looked at: nobody says which
+    /// Firecracker would restore it.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, StoreError> {
-        list(&self.0, true)
+        list(&self.0, true, None)
     }
 }
 
-/// Every whole snapshot, newest first; with `damaged`, those too that are not whole.
-pub fn list(store: &Store, damaged: bool) -> Result<Vec<Snapshot>, StoreError> {
+/// Every whole snapshot, newest first; with `damaged`, those too that are not whole. `here` is where they would be
+/// restored, where that is known.
+pub fn list(store: &Store, damaged: bool, here: Option<&Origin>) -> Result<Vec<Snapshot>, StoreError> {
+    let bootable = |whole: &Whole| {
+        let chain = store.chain(&whole.manifest.tag.parse().ok()?);
+        why_not_bootable(&whole.manifest, &chain, here)
+    };
     let whole = store.snapshots()?;
     let mut listed: Vec<Snapshot> = whole
         .iter()
-        .map(|whole| Snapshot { not_bootable_because: why_not_bootable(store, whole), ..describe(whole) })
+        .map(|whole| Snapshot { not_bootable_because: bootable(whole), ..describe(whole) })
         .collect();
     if damaged {
         listed.extend(damaged_ones(store, &listed)?);
-        listed.sort_by(|a, b| (b.created_at_unix, &a.tag).cmp(&(a.created_at_unix, &b.tag)));
+        listed.sort_by(|a, b| (b.created_at_unix_ms, &a.tag).cmp(&(a.created_at_unix_ms, &b.tag)));
     }
     Ok(listed)
 }
@@ -47,12 +56,14 @@ pub fn describe(whole: &Whole) -> Snapshot {
 
 fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     let parent = manifest.parent().map(|parent| parent.tag.clone());
+    let created_at_unix_ms = manifest.created_at_ms();
     let Manifest { tag, created_at_unix, branched_from, durable, mem_mib, vcpus, rootfs, drive, .. } =
         manifest;
     Snapshot {
         tag,
         dir: dir.display().to_string(),
         created_at_unix,
+        created_at_unix_ms,
         branched_from,
         mem_mib,
         vcpus,
@@ -65,10 +76,20 @@ fn snapshot(manifest: Manifest, dir: &Path, physical_bytes: u64) -> Snapshot {
     }
 }
 
-fn why_not_bootable(store: &Store, whole: &Whole) -> Option<String> {
-    whole.manifest.parent()?;
-    let tag: Tag = whole.manifest.tag.parse().ok()?;
-    reason(store.chain(&tag).err()?)
+/// Why no child can be forked from a whole snapshot, in one line: `chain` is what came of walking its chain,
+/// `here` is where it would be restored, where that is known.
+pub fn why_not_bootable(
+    manifest: &Manifest,
+    chain: &Result<Vec<Arc<Link>>, StoreError>,
+    here: Option<&Origin>,
+) -> Option<String> {
+    match chain {
+        Ok(_) => {}
+        Err(StoreError::NotFound(_)) => return Some("it was deleted a moment ago".to_owned()),
+        Err(error) => return reason(error),
+    }
+    let reason = Origin::of(manifest).why_not_restored(here?)?;
+    Some(format!("{reason} (\"force\" restores it all the same)"))
 }
 
 /// The directories whose names are tags and that are not among the `whole`.
@@ -83,7 +104,7 @@ fn damaged_ones(store: &Store, whole: &[Snapshot]) -> Result<Vec<Snapshot>, Stor
             continue;
         }
         let Err(error) = store.whole(&tag) else { continue };
-        let Some(not_bootable_because) = reason(error) else { continue };
+        let Some(not_bootable_because) = reason(&error) else { continue };
         damaged.push(Snapshot {
             not_bootable_because: Some(not_bootable_because),
             ..remains(store, &entry.path(), &tag)
@@ -99,10 +120,12 @@ fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
     if let Ok(manifest) = store.manifest(tag) {
         return snapshot(manifest, dir, physical_bytes);
     }
+    let created_at_unix = fs::symlink_metadata(dir).map_or(0, |dir| dir.mtime().max(0) as u64);
     Snapshot {
         tag: tag.to_string(),
         dir: dir.display().to_string(),
-        created_at_unix: fs::symlink_metadata(dir).map_or(0, |dir| dir.mtime().max(0) as u64),
+        created_at_unix,
+        created_at_unix_ms: created_at_unix.saturating_mul(1000),
         branched_from: None,
         mem_mib: 0,
         vcpus: 0,
@@ -116,10 +139,10 @@ fn remains(store: &Store, dir: &Path, tag: &Tag) -> Snapshot {
 }
 
 /// What is wrong, without the tag that it is wrong with; nothing of a snapshot that is gone.
-fn reason(error: StoreError) -> Option<String> {
+fn reason(error: &StoreError) -> Option<String> {
     match error {
         StoreError::NotFound(_) => None,
-        StoreError::Damaged { reason, .. } => Some(reason),
+        StoreError::Damaged { reason, .. } => Some(reason.clone()),
         error => Some(error.to_string()),
     }
 }

@@ -17,6 +17,8 @@ const CHECKSUM: &str = "checksum";
 /// More than Firecracker takes of each.
 const MAX_MEM_MIB: u32 = 1 << 20;
 const MAX_VCPUS: u8 = 32;
+/// More than a file on ext4 has: 16 TiB.
+const MAX_DRIVE_BYTES: u64 = 1 << 44;
 
 /// Describes one snapshot. Nothing outside its directory is needed to use it but `rootfs` and, for a layer,
 /// its parent.
@@ -29,6 +31,9 @@ pub struct Manifest {
     pub tag: String,
     /// Seconds since the Unix epoch.
     pub created_at_unix: u64,
+    /// The same in milliseconds, so that those of one second have an order too; absent where nobody noted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at_unix_ms: Option<u64>,
     /// The sandbox it was BRANCHed from; absent for one made by booting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branched_from: Option<String>,
@@ -142,6 +147,11 @@ impl Memory {
 }
 
 impl Manifest {
+    /// When it was made, in milliseconds since the Unix epoch, as exactly as it says.
+    pub fn created_at_ms(&self) -> u64 {
+        self.created_at_unix_ms.unwrap_or_else(|| self.created_at_unix.saturating_mul(1000))
+    }
+
     /// Size of guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         u64::from(self.mem_mib) << 20
@@ -219,6 +229,9 @@ impl Manifest {
         if !(1..=MAX_MEM_MIB).contains(&self.mem_mib) || !(1..=MAX_VCPUS).contains(&self.vcpus) {
             return Err(format!("{} MiB and {} vCPUs are no microVM", self.mem_mib, self.vcpus));
         }
+        if let Some(Drive { bytes, .. }) = self.drive.filter(|drive| drive.bytes > MAX_DRIVE_BYTES) {
+            return Err(format!("a drive of {bytes} bytes is more than a file can have"));
+        }
         self.check_extents()?;
         let identity = Self::identity_of(self.vmstate, &self.memory, self.drive.as_ref());
         if self.identity != identity {
@@ -288,6 +301,26 @@ mod tests {
             fields["checksum"] = manifest.checksum().unwrap().to_string().into();
         }
         serde_json::to_vec(&fields).unwrap()
+    }
+
+    #[test]
+    fn a_drive_of_an_impossible_size_is_refused() {
+        let drive = |bytes| super::Drive { bytes, digest: super::Digest::of(b"drive") };
+        let sized = |bytes| {
+            let manifest = Manifest { drive: Some(drive(bytes)), ..layer(&[]) };
+            let identity = Manifest::identity_of(manifest.vmstate, &manifest.memory, manifest.drive.as_ref());
+            Manifest { identity, ..manifest }.check()
+        };
+        assert_eq!(sized(1 << 44), Ok(()));
+        assert!(sized((1 << 44) + 1).is_err_and(|error| error.contains("drive")));
+        assert!(sized(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_time_without_milliseconds_is_that_of_its_second() {
+        let manifest = Manifest { created_at_unix: 7, ..layer(&[]) };
+        assert_eq!(manifest.created_at_ms(), 7000);
+        assert_eq!(Manifest { created_at_unix_ms: Some(7250), ..manifest }.created_at_ms(), 7250);
     }
 
     fn whole(extents: &[(u64, u64)]) -> Manifest {

@@ -231,17 +231,15 @@ impl Store {
         Ok(tags)
     }
 
-    /// Looks at the snapshot of that name and checks that it is whole: manifest, state, and memory of the right
-    /// size. Opens no file of it but the manifest.
+    /// Looks at the snapshot of that name and checks that it is whole: manifest, state, memory and drive of the
+    /// right size. Opens no file of it but the manifest.
     pub fn whole(&self, tag: &Tag) -> Result<Whole, StoreError> {
         let manifest = self.manifest(tag)?;
-        let (name, expected) = (memory_file(&manifest), manifest.memory_file_bytes());
-        let bytes = self.file_of(tag, name)?.len();
-        if bytes != expected {
-            let reason = format!("{name} has {bytes} bytes instead of {expected}");
-            return Err(StoreError::Damaged { tag: tag.to_string(), reason });
-        }
+        self.file_of_size(tag, memory_file(&manifest), manifest.memory_file_bytes())?;
         self.file_of(tag, VMSTATE_FILE)?;
+        if let Some(drive) = manifest.drive {
+            self.file_of_size(tag, DRIVE_FILE, drive.bytes)?;
+        }
         Ok(Whole { manifest, dir: self.root.join(tag.as_str()) })
     }
 
@@ -287,7 +285,7 @@ impl Store {
             }
         }
         whole.sort_by(|a, b| {
-            (b.manifest.created_at_unix, &a.manifest.tag).cmp(&(a.manifest.created_at_unix, &b.manifest.tag))
+            (b.manifest.created_at_ms(), &a.manifest.tag).cmp(&(a.manifest.created_at_ms(), &b.manifest.tag))
         });
         Ok(whole)
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forkd::api::{Branch, BranchRecord, Sandbox, Snapshot, SnapshotDetail};
+use forkd::api::{Branch, BranchRecord, Sandbox, SandboxState, Snapshot, SnapshotDetail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,6 +23,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "cli::a_root_that_a_daemon_has_is_left_alone", needs: NEEDS, run: root_in_use },
     Test { name: "cli::links_in_a_root_are_not_followed", needs: &[], run: links },
     Test { name: "cli::a_sandbox_is_forked_branched_compacted_and_ended", needs: NEEDS, run: sandboxes },
+    Test { name: "cli::fork_takes_limits_and_guests_are_paused_and_resumed", needs: NEEDS, run: confined },
+    Test { name: "cli::a_snapshot_with_a_drive_is_booted", needs: NEEDS, run: rootfs_mode },
+    Test { name: "cli::rmi_says_what_went_with_what", needs: NEEDS, run: rmi_cascade },
     Test { name: "cli::exit_codes_tell_failures_apart", needs: NEEDS, run: exit_codes },
     Test { name: "cli::completions_and_manual_pages_are_printed", needs: &[], run: pages },
     Test { name: "cli::history_lists_branches_and_shows_one", needs: NEEDS, run: history },
@@ -159,8 +162,11 @@ fn root_without_daemon() -> Result<Host> {
     host.end(&source)?;
     let pid = Pid::from_raw(host.daemon_pid() as i32).ok_or("no pid")?;
     kill_process(pid, Signal::KILL)?;
-    // Its lock goes with its last thread.
-    while !fs::read_to_string(format!("/proc/{}/stat", host.daemon_pid()))?.contains(") Z ") {
+    // Its lock goes with its last thread, and the first one may be a zombie before the others have ended.
+    let proc = Path::new("/proc").join(host.daemon_pid().to_string());
+    while !fs::read_to_string(proc.join("stat"))?.contains(") Z ")
+        || fs::read_dir(proc.join("task"))?.count() > 1
+    {
         std::thread::yield_now();
     }
     Ok(host)
@@ -215,7 +221,7 @@ fn links() -> Outcome {
     without_daemon(&root, &["rmi", "link"])?.done()?;
     assert!(root.join("link").symlink_metadata().is_err());
     symlink(outside.join("kept"), root.join("tag"))?;
-    for own in [".images", ".staging", ".lock"] {
+    for own in [".images", ".staging", ".drives", ".lock"] {
         // Gone, or a directory that holds nothing.
         let _ = fs::remove_dir_all(root.join(own));
         let _ = fs::remove_file(root.join(own));
@@ -254,6 +260,82 @@ fn sandboxes() -> Outcome {
     assert_eq!(ended.out.trim(), forked[0]);
     assert_eq!(forkd(&host, &["kill", "--all"])?.done()?.lines().count(), 2);
     assert_eq!(forkd(&host, &["ls", "-q"])?.done()?, "");
+    Ok(())
+}
+
+fn confined() -> Outcome {
+    let host = Host::start()?;
+    host.boot("base")?;
+    let limited = ["fork", "base", "--memory-limit-mib", "96", "--cpu-quota", "0.5", "--json"];
+    let forked: Vec<Sandbox> = forkd(&host, &limited)?.json()?;
+    assert_eq!((forked[0].memory_limit_mib, forked[0].cpu_quota), (Some(96), Some(0.5)));
+    let id = &forked[0].id;
+    forkd(&host, &["fork", "base", "--netns", "forkd-no-such"])?.require(6, "namespace 'forkd-no-such'")?;
+    forkd(&host, &["fork", "base", "--cpu-quota", "0"])?.require(2, "'cpu_quota' must be")?;
+
+    assert_eq!(forkd(&host, &["pause", &id[..9]])?.done()?, format!("{id}\n"));
+    let shown = forkd(&host, &["ls"])?.done()?;
+    assert!(shown.lines().any(|line| line.starts_with(id) && line.contains(" paused ")), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let listed: Vec<Sandbox> = forkd(&host, &["ls", "--json"])?.json()?;
+    assert_eq!((listed[0].state, listed[0].memory_limit_mib), (SandboxState::Paused, Some(96)));
+    let partly = forkd(&host, &["resume", "sb-none", id])?.require(5, "no sandbox has the id 'sb-none'")?;
+    assert_eq!(partly.out, format!("{id}\n"));
+    host.require_running(id)?;
+    let paused = forkd(&host, &["pause", id, "absent", "--json"])?;
+    assert_eq!(paused.code, Some(5), "{paused:?}");
+    let paused: Value = serde_json::from_str(&paused.out)?;
+    assert_eq!((&paused[0]["state"], &paused[1]["id"]), (&"paused".into(), &"absent".into()));
+    assert!(paused[1]["error"].is_string() && paused[1].get("state").is_none(), "{paused}");
+    Ok(())
+}
+
+fn rootfs_mode() -> Outcome {
+    let host = Host::start()?;
+    let (kernel, image) = (host.dir.path().join("guest.elf"), host.dir.path().join("rootfs.img"));
+    fs::write(&kernel, guest::IMAGE)?;
+    fs::write(&image, vec![5; 1 << 20])?;
+    let (kernel, image) = (kernel.display().to_string(), image.display().to_string());
+    let boot =
+        ["--kernel", &kernel, "--rootfs", &image, "--mem-mib", "32", "--boot-wait-ms", "300", "--json"];
+    for (tag, mode, drive_bytes) in [("own", "per-sandbox", Some(1 << 20)), ("shared", "read-only", None)] {
+        let arguments = [&["snapshot", tag, "--rootfs-mode", mode][..], &boot].concat();
+        let snapshot: Snapshot = forkd(&host, &arguments)?.json()?;
+        assert_eq!((snapshot.drive_bytes, snapshot.rootfs.is_none()), (drive_bytes, drive_bytes.is_some()));
+    }
+    for wrong in
+        [&["snapshot", "x", "--rootfs-mode", "per-sandbox"][..], &["snapshot", "x", "--rootfs-mode", "mine"]]
+    {
+        assert_eq!(forkd(&host, wrong)?.code, Some(2), "{wrong:?}");
+    }
+    Ok(())
+}
+
+fn rmi_cascade() -> Outcome {
+    let host = Host::start()?;
+    let source = lineage(&host)?;
+    // Made within a second or two: the newest is first all the same.
+    assert_eq!(forkd(&host, &["images", "-q"])?.done()?, "two\none\nbase\n");
+    // What has the name on disk is another snapshot, and stays.
+    let other = tempfile::tempdir()?;
+    fs::create_dir(other.path().join("one"))?;
+    let root = other.path().display().to_string();
+    let removed =
+        forkd(&host, &["rmi", "base", "one", "two", "--cascade", "--snapshot-root", &root])?.done()?;
+    assert_eq!(removed, "base (daemon)\none (daemon, with base)\ntwo (daemon, with base)\n");
+    assert!(other.path().join("one").exists());
+    host.end(&source)?;
+    lineage(&host)?;
+    let removed: Value = forkd(&host, &["rmi", "two", "one", "base", "--cascade", "--json"])?.json()?;
+    assert!(
+        removed.as_array().is_some_and(|all| all.iter().all(|one| one.get("with").is_none())),
+        "{removed}"
+    );
+    let gone = root_without_daemon()?;
+    let removed = without_daemon(gone.root(), &["rmi", "one", "two", "absent", "--cascade"])?;
+    let removed = removed.require(5, "no snapshot has the tag 'absent'")?;
+    let by = "disk (daemon unreachable)";
+    assert_eq!(removed.out, format!("one ({by})\ntwo ({by}, with one)\n"));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -11,6 +12,7 @@ use guest::model::Memory;
 use testkit::{Outcome, Test};
 
 use crate::host::{Host, NEEDS, Result};
+use crate::sandboxes::{boot_with_drive, drive_of, pattern};
 
 pub const TESTS: &[Test] = &[
     Test { name: "pack::a_child_on_another_root_holds_every_byte", needs: NEEDS, run: carried },
@@ -23,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pack::a_broken_pack_is_400_and_leaves_nothing", needs: NEEDS, run: broken },
     Test { name: "pack::another_snapshot_under_the_tag_is_409_and_stays", needs: NEEDS, run: conflict },
     Test { name: "pack::a_damaged_layer_is_409_and_no_file_is_left", needs: NEEDS, run: damaged },
+    Test { name: "pack::a_drive_goes_with_its_snapshot_byte_for_byte", needs: NEEDS, run: driven },
 ];
 
 /// `base`, and the layers `b1` and `b2` on it; the guest's memory at `b2`.
@@ -227,5 +230,60 @@ fn damaged() -> Outcome {
         entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains("pack"))
     });
     assert_eq!(left.count(), 0);
+    Ok(())
+}
+
+/// `base`, booted with a drive, and the layer `b1` on it; the drive's contents and the guest's memory at `b1`.
+fn layer_with_drive(host: &Host) -> Result<(Vec<u8>, Memory)> {
+    let mut contents = pattern(3, 2 << 20);
+    boot_with_drive(host, "base", &contents)?;
+    let source = host.fork("base")?.id;
+    host.guest(&source, &format!("dirty {FIRST_PAGE} 8 1"))?;
+    let mut memory = Memory::default();
+    memory.dirty(FIRST_PAGE, 8, 1);
+    // As a guest would: this one has no driver.
+    let written = pattern(11, 8192);
+    File::options().write(true).open(drive_of(host, &source))?.write_all_at(&written, 65_536)?;
+    contents[65_536..65_536 + written.len()].copy_from_slice(&written);
+    let request =
+        BranchRequest { tag: Some("b1".into()), mode: Some(BranchMode::Diff), ..BranchRequest::default() };
+    host.branch(&source, &request)?;
+    Ok((contents, memory))
+}
+
+fn driven() -> Outcome {
+    let from = Host::start()?;
+    let (contents, memory) = layer_with_drive(&from)?;
+    let file = from.dir.path().join("b1.pack");
+    let arguments = ["pack", "b1", "-o", file.to_str().ok_or("a path")?];
+    require_done(&run(&from, &arguments)?);
+    let to = Host::start()?;
+    let pack = fs::read(&file)?;
+    let broken = to.dir.path().join("broken.pack");
+    // The last page of the pack's last drive lies before the ends of the part and of the pack.
+    let mut bytes = pack.clone();
+    let at = pack.len() - 1000;
+    bytes[at] ^= 1;
+    fs::write(&broken, bytes)?;
+    require_refused(&unpack(&to, &broken, &[])?, "drive of snapshot 2 of 2");
+    require_nothing_kept(&to)?;
+
+    require_done(&unpack(&to, &file, &[])?);
+    assert!(files(from.root())? == files(to.root())?, "a file differs");
+    let child = to.fork("b1")?.id;
+    assert!(fs::read(drive_of(&to, &child))? == contents, "another drive than at the pause");
+    let sum = to.guest(&child, &format!("sum {FIRST_PAGE} 64"))?;
+    assert_eq!(sum, format!("{:016x}", memory.sum(FIRST_PAGE, 64)));
+    to.require_running(&child)?;
+    // What the child writes is its own: the snapshot on this root is packed as it came.
+    File::options().write(true).open(drive_of(&to, &child))?.write_all_at(&[0xff; 4096], 0)?;
+    let again = to.dir.path().join("again.pack");
+    require_done(&run(&to, &["pack", "b1", "-o", again.to_str().ok_or("a path")?])?);
+    assert!(fs::read(&again)? == pack, "the same snapshot is packed differently");
+
+    File::options().write(true).open(from.root().join("b1/drive.img"))?.write_all_at(b"x", 70_000)?;
+    fs::remove_file(&file)?;
+    require_refused(&run(&from, &arguments)?, "b1/drive.img has the digest");
+    assert!(!file.exists());
     Ok(())
 }

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use forkd::api::{BranchMode, BranchRequest, CreateSandboxes, Sandbox, SandboxState, SnapshotDetail};
+use forkd::api::{
+    BranchMode, BranchRequest, CreateSandboxes, Sandbox, SandboxState, Snapshot, SnapshotDetail,
+};
 use forkd::http_client::CallError;
+use forkd::snapshot::manifest::Manifest;
 use guest::FIRST_PAGE;
 use guest::model::Memory;
 use hyper::Method;
@@ -352,7 +355,7 @@ fn end_among_pauses(host: &Host, id: &str) -> Result<()> {
 }
 
 /// Boots the built-in guest, as a kernel, with a writable drive of `contents`.
-fn boot_with_drive(host: &Host, tag: &str, contents: &[u8]) -> Result<()> {
+pub fn boot_with_drive(host: &Host, tag: &str, contents: &[u8]) -> Result<()> {
     let (kernel, image) = (host.dir.path().join("guest.elf"), host.dir.path().join("rootfs.ext4"));
     fs::write(&kernel, guest::IMAGE)?;
     fs::write(&image, contents)?;
@@ -366,7 +369,7 @@ fn boot_with_drive(host: &Host, tag: &str, contents: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn drive_of(host: &Host, id: &str) -> PathBuf {
+pub fn drive_of(host: &Host, id: &str) -> PathBuf {
     host.root().join(".drives").join(id)
 }
 
@@ -377,7 +380,7 @@ fn open_drive(pid: u32) -> Result<PathBuf> {
     Ok(open.into_iter().find(|path| path.to_string_lossy().contains(".drives")).ok_or("no drive is open")?)
 }
 
-fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
+pub fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at / 512) as u8 ^ (at as u8).wrapping_mul(seed)).collect()
 }
 
@@ -437,9 +440,18 @@ fn damaged_drive() -> Outcome {
     File::options().write(true).open(&path)?.write_all_at(b"x", 70_000)?;
     let message = refused(fork(&host, &CreateSandboxes::new("base", 1)), 409)?;
     assert!(message.contains("drive.img has the digest"), "{message}");
+    let reason = || -> Result<String> {
+        let snapshots: Vec<Snapshot> =
+            host.call(Method::GET, "/v1/snapshots?damaged=true", None::<&Value>)?;
+        let shown: SnapshotDetail = host.call(Method::GET, "/v1/snapshots/base", None::<&Value>)?;
+        assert_eq!(snapshots[0].not_bootable_because, shown.not_bootable_because);
+        Ok(shown.not_bootable_because.unwrap_or_default())
+    };
+    assert!(reason()?.contains("drive.img has the digest"), "{}", reason()?);
     File::options().write(true).open(&path)?.set_len(4096)?;
     let message = refused(fork(&host, &CreateSandboxes::new("base", 1)), 409)?;
     assert!(message.contains("drive.img has 4096 bytes instead of 1048576"), "{message}");
+    assert!(reason()?.contains("drive.img has 4096 bytes"), "{}", reason()?);
     fs::write(host.root().join(".drives/sb-0123456789ab"), b"left by a crash")?;
     host.crash_and_restart()?;
     assert_eq!(fs::read_dir(host.root().join(".drives"))?.count(), 0);
@@ -457,12 +469,13 @@ fn copied_drive() -> Outcome {
     Ok(())
 }
 
-/// Changes one field of a snapshot's manifest, which is no part of what the snapshot is.
+/// Changes fields of a snapshot's manifest that are no part of what the snapshot is. Its checksum is made right.
 fn edit_manifest(root: &Path, tag: &str, edit: impl FnOnce(&mut Value)) -> Result<()> {
     let path = root.join(tag).join("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    edit(&mut manifest);
-    Ok(fs::write(path, serde_json::to_vec(&manifest)?)?)
+    let mut fields = serde_json::to_value(Manifest::decode(&fs::read(&path)?)?)?;
+    edit(&mut fields);
+    let manifest: Manifest = serde_json::from_value(fields)?;
+    Ok(fs::write(path, manifest.encode()?)?)
 }
 
 fn other_origin() -> Outcome {
@@ -484,7 +497,8 @@ fn other_origin() -> Outcome {
         assert!(message.contains(expected) && message.contains("force"), "{message}");
         let shown = show()?;
         assert!(!shown.bootable);
-        assert!(shown.not_bootable_because.is_some_and(|reason| reason.contains(expected)));
+        assert!(shown.not_bootable_because.as_ref().is_some_and(|reason| reason.contains(expected)));
+        assert_eq!(host.snapshots()?[0].not_bootable_because, shown.not_bootable_because);
     }
     let forced = CreateSandboxes { force: true, ..CreateSandboxes::new("base", 1) };
     let child = fork(&host, &forced)?.pop().ok_or("no child")?;
