@@ -18,6 +18,7 @@ pub fn name(need: Need) -> &'static str {
         Need::LoopExt4 => "loop devices",
         Need::OrdinaryGuests => "a KVM of the hardware",
         Need::LinuxGuest => "the Linux guest",
+        Need::SystemdAnalyze => "systemd-analyze",
     }
 }
 
@@ -49,6 +50,7 @@ fn remedy(need: Need) -> &'static str {
             "use bare metal with VT-x or AMD-V turned on in its firmware, or turn nested virtualisation on"
         }
         Need::LinuxGuest => "run `guest/linux/build target/linux-guest`",
+        Need::SystemdAnalyze => "run `apt-get install systemd`",
     }
 }
 
