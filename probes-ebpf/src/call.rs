@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probes_common::{
-    CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, CpuCounters, Head, Kind, WAITV_RECORDED,
-    WAITV_WORDS, number,
+    CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, CpuCounters, Head, Kind,
+    WAITV_RECORDED, WAITV_WORDS, number,
 };
 
 use crate::emit::{emit_plain, emit_prefix, head};
@@ -53,23 +53,15 @@ pub fn sys_enter(context: BtfTracePointContext) -> i32 {
     let Caller { task, counters, watched } = caller;
     // SAFETY: the tracepoint's first argument is a `struct pt_regs *`.
     let arguments = unsafe { Regs::from_argument(context.arg(0)) }.arguments();
-    let user = if is_wake(id as u32, arguments[1]) {
-        user_side(counters, task, &watched)
-    } else {
-        UserSide::NONE
-    };
+    let user =
+        if is_wake(id as u32, arguments[1]) { user_side(counters, task, &watched) } else { UserSide::NONE };
     let mut start = head(counters, task, Kind::CallEnter);
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     let words = unsafe { addr_of_mut!((*record).words) }.cast::<u64>();
     let bytes = if id as u32 == number::FUTEX_WAITV { waitv_elements(&arguments, words) } else { 0 };
     start.frames = (bytes / WORD_BYTES) as u16;
-    let body = CallEnter {
-        user_ip: user.ip,
-        user_stack: user.signature,
-        arguments,
-        number: id as u32,
-        reserved: 0,
-    };
+    let body =
+        CallEnter { user_ip: user.ip, user_stack: user.signature, arguments, number: id as u32, reserved: 0 };
     // SAFETY: as above.
     unsafe {
         (*record).head = start;
