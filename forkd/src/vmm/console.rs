@@ -282,16 +282,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_hears_all_once_and_takes_nothing_from_an_exchange() {
-        let (_child, console, _dir) =
-            console("read line; printf 'a\\303'; sleep 0.1; printf '\\244'; sleep 60");
-        let start = console.listen(None, Duration::ZERO).await.next;
-        console.exchange(b"go\n", None, Duration::ZERO).await.unwrap();
-        let first = console.listen(Some(start), WAIT).await;
-        assert_eq!((first.output.as_slice(), first.next), (b"a".as_slice(), start + 1));
-        // Half of a character is waited for.
-        let second = console.listen(Some(first.next), WAIT).await;
-        assert_eq!((second.output.as_slice(), second.next), ("ä".as_bytes(), start + 3));
-        assert_eq!(console.exchange(b"", Some(b"\xa4"), WAIT).await.unwrap().output, "aä".as_bytes());
+        let (_child, console, _dir) = console("printf 'a\\303'; read line; printf '\\244'; sleep 60");
+        let first = console.listen(Some(0), WAIT).await;
+        assert_eq!((first.output.as_slice(), first.next), (b"a".as_slice(), 1));
+        assert_eq!(console.exchange(b"", Some(b"\xc3"), WAIT).await.unwrap().output, b"a\xc3");
+        // Half of a character is waited for: the listener is asked before the other half is.
+        let listening = console.listen(Some(first.next), WAIT);
+        let (second, answer) =
+            tokio::join!(biased; listening, console.exchange(b"go\n", Some(b"\xa4"), WAIT));
+        assert_eq!((second.output.as_slice(), second.next), ("ä".as_bytes(), 3));
+        assert_eq!(answer.unwrap().output, b"\xa4");
+        assert_eq!(console.listen(Some(0), WAIT).await.output, "aä".as_bytes());
         let silence = console.listen(Some(second.next), Duration::from_millis(20)).await;
         assert_eq!((silence.output.len(), silence.next), (0, second.next));
     }

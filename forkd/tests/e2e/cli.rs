@@ -140,10 +140,14 @@ fn rmi_daemon() -> Outcome {
     lineage(&host)?;
     let refused = forkd(&host, &["rmi", "base"])?.require(6, "snapshot 'base' is the parent of one")?;
     assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
-    let partly = forkd(&host, &["rmi", "base", "two", "absent"])?.require(1, "2 failed: base, absent")?;
+    // What the daemon does not know is looked for on disk: in a root of the test's own, there or not.
+    let own = host.dir.path().join("elsewhere").display().to_string();
+    let partly = forkd(&host, &["rmi", "base", "two", "absent", "--snapshot-root", &own])?
+        .require(1, "2 failed: base, absent")?;
     assert_eq!(partly.err.lines().count(), 3, "{partly:?}");
     assert_eq!(partly.out, "two (daemon)\n");
-    let json = forkd(&host, &["rmi", "--json", "--flatten", "absent", "base"])?;
+    fs::create_dir(&own)?;
+    let json = forkd(&host, &["rmi", "--json", "--flatten", "absent", "base", "--snapshot-root", &own])?;
     assert_eq!(json.code, Some(5), "{json:?}");
     let removals: Value = serde_json::from_str(&json.out)?;
     assert_eq!((&removals[1]["tag"], &removals[1]["by"]), (&"base".into(), &"daemon".into()));
