@@ -65,7 +65,8 @@ fn off_cpu_flame_graph() {
 macro_rules! drawn {
     ($kind:ident, $model:ident, $format:expr) => {{
         let name = concat!(stringify!($kind), ".json");
-        let report: reports::$kind::$model = serde_json::from_slice(&fs::read(golden(name)).unwrap()).unwrap();
+        let report: reports::$kind::$model =
+            serde_json::from_slice(&fs::read(golden(name)).unwrap()).unwrap();
         reports::$kind::render(&report, $format).unwrap()
     }};
 }
