@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/API.md",
     "docs/ARCHITECTURE.md",
+    "docs/CLI.md",
     "docs/GUESTS.md",
+    "docs/PROBES.md",
     "docs/RUNBOOK.md",
     "docs/SANDBOXES.md",
 ];
