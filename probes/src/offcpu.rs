@@ -187,6 +187,7 @@ impl Session {
         };
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(hidden_kernel_symbols());
+        warnings.extend(recording::no_room(&gathered.loss));
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(left_out(totals.left_out(), &self.options.filter));
         let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(gathered.user));

@@ -1,9 +1,10 @@
 //! A recording of processes, from attach to what was gathered: the part that every report shares.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
-use probes_common::CallFilter;
+use probes_common::{CallFilter, Loss};
 use reports::process::Process;
 
 use crate::call::SeedCall;
@@ -172,6 +173,12 @@ pub fn processes(targets: &[Target]) -> Vec<Process> {
         start_ns: target.start_ns(),
     };
     targets.iter().map(process).collect()
+}
+
+/// What to do about events for which there was no room.
+pub fn no_room(loss: &BTreeMap<String, u64>) -> Option<String> {
+    let count = loss.get(Loss::RingFull.name()).copied().filter(|count| *count > 0)?;
+    Some(format!("{count} events found the ring buffer full: give it more room with --ring-mib"))
 }
 
 fn warnings_at_start(seeds: &[Seed]) -> Vec<String> {

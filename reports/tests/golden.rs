@@ -61,6 +61,47 @@ fn off_cpu_flame_graph() {
     check("offcpu.svg", &offcpu(Format::Svg), lines);
 }
 
+/// A report of any kind from its golden file, drawn.
+macro_rules! drawn {
+    ($kind:ident, $model:ident, $format:expr) => {{
+        let name = concat!(stringify!($kind), ".json");
+        let report: reports::$kind::$model =
+            serde_json::from_slice(&fs::read(golden(name)).unwrap()).unwrap();
+        reports::$kind::render(&report, $format).unwrap()
+    }};
+}
+
+/// No line of a table is wider than the narrowest terminal.
+fn fits(table: &[u8]) {
+    for line in lines(table) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn system_calls_table_and_stacks() {
+    let table = drawn!(syscalls, Syscalls, Format::Table);
+    fits(&table);
+    check("syscalls.txt", &table, lines);
+    check("syscalls.folded", &drawn!(syscalls, Syscalls, Format::Folded), lines);
+}
+
+#[test]
+fn polled_stacks_table_and_stacks() {
+    let table = drawn!(stacks, Stacks, Format::Table);
+    fits(&table);
+    check("stacks.txt", &table, lines);
+    check("stacks.folded", &drawn!(stacks, Stacks, Format::Folded), lines);
+}
+
+#[test]
+fn samples_table_and_stacks() {
+    let table = drawn!(oncpu, OnCpu, Format::Table);
+    fits(&table);
+    check("oncpu.txt", &table, lines);
+    check("oncpu.folded", &drawn!(oncpu, OnCpu, Format::Folded), lines);
+}
+
 fn futex(format: Format) -> Vec<u8> {
     let report: Futex = serde_json::from_slice(&fs::read(golden("futex.json")).unwrap()).unwrap();
     reports::futex::render(&report, format).unwrap()

@@ -41,6 +41,31 @@ pub struct Frame {
     command: Vec<OsString>,
 }
 
+/// How much room events have until they are read.
+#[derive(Debug, Args)]
+pub struct Ring {
+    /// Size of the ring buffer in MiB, a power of two: for events that come faster than they are read
+    #[arg(long, value_name = "MIB", default_value = "8", value_parser = ring_mib)]
+    ring_mib: u32,
+}
+
+impl Ring {
+    /// Its size.
+    pub const fn bytes(&self) -> u32 {
+        self.ring_mib << 20
+    }
+}
+
+/// A power of two that the kernel's 32 bits can hold in bytes.
+fn ring_mib(text: &str) -> Result<u32, String> {
+    let mib: u32 = text.parse().map_err(|_| "a number of MiB".to_owned())?;
+    if mib.is_power_of_two() && mib <= 1024 {
+        Ok(mib)
+    } else {
+        Err("a power of two from 1 to 1024".to_owned())
+    }
+}
+
 /// Forms of a report.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {

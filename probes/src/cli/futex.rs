@@ -5,19 +5,22 @@ use probes::futex::Session;
 use probes::recording::Options;
 use reports::futex::render;
 
-use super::frame::Frame;
+use super::frame::{Frame, Ring};
 
 /// Arguments of `futex`.
 #[derive(Debug, Args)]
 pub struct Futex {
     #[command(flatten)]
     frame: Frame,
+    #[command(flatten)]
+    ring: Ring,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Futex) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let session = Session::attach(targets, &Options::default())?;
+    let session =
+        Session::attach(targets, &Options { ring_bytes: command.ring.bytes(), ..Options::default() })?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

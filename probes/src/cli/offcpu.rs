@@ -6,13 +6,15 @@ use probes::interval::Wait;
 use probes::offcpu::{Options, Session};
 use reports::offcpu::render;
 
-use super::frame::Frame;
+use super::frame::{Frame, Ring};
 
 /// Arguments of `offcpu`.
 #[derive(Debug, Args)]
 pub struct Offcpu {
     #[command(flatten)]
     frame: Frame,
+    #[command(flatten)]
+    ring: Ring,
     /// List stacks of these states only
     #[arg(long, value_enum, value_delimiter = ',')]
     state: Vec<State>,
@@ -54,8 +56,10 @@ pub fn run(command: &Offcpu) -> anyhow::Result<()> {
         waits: command.state.iter().copied().map(Wait::from).collect(),
         tids: command.frame.tids(),
     };
-    let session =
-        Session::attach_all(targets, Options { filter, stats: command.stats, ..Options::default() })?;
+    let session = Session::attach_all(
+        targets,
+        Options { filter, stats: command.stats, ring_bytes: command.ring.bytes(), ..Options::default() },
+    )?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish()?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

@@ -63,6 +63,7 @@ impl Session {
         }
         let summed = gathered.analysis.finish(gathered.end_ns);
         let mut warnings = self.warnings;
+        warnings.extend(recording::no_room(&gathered.loss));
         warnings.extend(unpaired(&gathered.loss));
         warnings.extend(unplaced(summed.unplaced));
         let symbolizer = Symbolizer::new(gathered.user);

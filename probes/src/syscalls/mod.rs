@@ -47,7 +47,10 @@ impl Session {
             processes: recording::processes(self.recording.targets()),
             window_ns: gathered.end_ns.saturating_sub(self.recording.start_ns()),
             attach: [ATTACH, "tp_btf/sys_enter", "tp_btf/sys_exit"].map(str::to_owned).to_vec(),
-            warnings: unpaired(&gathered.loss).into_iter().collect(),
+            warnings: recording::no_room(&gathered.loss)
+                .into_iter()
+                .chain(unpaired(&gathered.loss))
+                .collect(),
             loss: gathered.loss,
             threads,
         })

@@ -1,6 +1,7 @@
 //! Futex recordings of programs whose behaviour is known, set against the programs' own clocks.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod firecracker;
 mod roles;
 #[path = "../offcpu/subject.rs"]
 #[expect(dead_code, reason = "the other binary plays the other roles")]
@@ -35,6 +36,11 @@ fn main() -> ExitCode {
         bpf("futex::shared_word_of_a_file_is_named_by_the_file", shared),
         bpf("futex::only_the_thread_asked_for_is_reported", one_thread),
         bpf("futex::every_format_is_written", formats),
+        Test {
+            name: "firecracker::main_thread_waits_passively_for_its_api",
+            needs: &[Need::Root, Need::Btf, Need::Firecracker],
+            run: firecracker::waits_for_its_api,
+        },
     ])
 }
 

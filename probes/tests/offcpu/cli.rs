@@ -25,6 +25,19 @@ fn start(pid: u32, arguments: &[&str]) -> Child {
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// Waits until a started probe records: it has its reader by then.
+fn wait_for_recording(child: &Child) {
+    let is_reader = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == "forkd-drain\n")
+    };
+    let tasks = format!("/proc/{}/task", child.id());
+    let begun = Instant::now();
+    while !fs::read_dir(&tasks).unwrap().filter_map(Result::ok).any(|task| is_reader(&task)) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not begin to record");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// One line on standard error that holds `words`, and this exit code.
 fn assert_refused(output: &Output, code: i32, words: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -102,7 +115,7 @@ pub fn doctor() -> Outcome {
 pub fn ends_early() -> Outcome {
     let mut subject = Subject::start("ends");
     let child = start(subject.pid(), &["--duration", "60s", "--format", "json"]);
-    thread::sleep(Duration::from_millis(700));
+    wait_for_recording(&child);
     subject.go();
     let begun = Instant::now();
     let output = child.wait_with_output()?;
@@ -121,7 +134,8 @@ pub fn ends_early() -> Outcome {
 pub fn interrupted() -> Outcome {
     let subject = Subject::start("naps");
     let child = start(subject.pid(), &["--duration", "60s", "--format", "json"]);
-    thread::sleep(Duration::from_millis(700));
+    wait_for_recording(&child);
+    thread::sleep(Duration::from_millis(200));
     let signalled = kill_process(Pid::from_child(&child), Signal::INT);
     let output = child.wait_with_output()?;
     signalled?;

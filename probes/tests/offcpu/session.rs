@@ -1,5 +1,7 @@
 //! Through the library.
 
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -82,14 +84,36 @@ pub fn whole_window() -> Outcome {
     Ok(())
 }
 
+/// The scheduler's own count of the thread's CPU time bounds ours from below, read inside the window, and
+/// from above, read outside of it.
 pub fn spinner() -> Outcome {
     let subject = Subject::start("spins");
-    let report = record(&subject, Duration::from_millis(300));
+    let before_ns = ran_ns(&subject, "spinner");
+    let session = Session::attach(subject.pid(), Options::default())?;
+    let begun_ns = ran_ns(&subject, "spinner");
+    thread::sleep(Duration::from_millis(300));
+    let ended_ns = ran_ns(&subject, "spinner");
+    let report = session.finish()?;
+    let after_ns = ran_ns(&subject, "spinner");
+    assert_sound(&report);
     let spinner = thread_named(&report, "spinner");
     assert_eq!(total_ns(spinner), report.window_ns);
     assert_eq!(spinner.off_cpu_ns, spinner.run_queue_ns, "a spinner never sleeps");
-    assert!(spinner.on_cpu_ns > report.window_ns / 4, "{spinner:?}");
+    // The count of a thread that runs is brought up to date by the clock tick.
+    let tick_ns = 20_000_000;
+    let (least_ns, most_ns) = (ended_ns - begun_ns, after_ns - before_ns);
+    assert!(spinner.on_cpu_ns + tick_ns >= least_ns, "at least {least_ns}: {spinner:?}");
+    assert!(spinner.on_cpu_ns <= most_ns + tick_ns, "at most {most_ns}: {spinner:?}");
     Ok(())
+}
+
+/// CPU time of a subject's thread, from its `schedstat`.
+fn ran_ns(subject: &Subject, comm: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{}/task", subject.pid())).unwrap();
+    let mut folders = threads.map(|thread| thread.unwrap().path());
+    let is_it = |folder: &PathBuf| fs::read_to_string(folder.join("comm")).unwrap().trim_end() == comm;
+    let schedstat = fs::read_to_string(folders.find(is_it).unwrap().join("schedstat")).unwrap();
+    schedstat.split(' ').next().unwrap().parse().unwrap()
 }
 
 // cpu 0  |-a-|--b--|-a-|--b--|: what one has, the other waits for

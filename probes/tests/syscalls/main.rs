@@ -181,6 +181,7 @@ fn forced_loss() -> Outcome {
     let report = session.finish(&[])?;
     assert!(report.loss["ring_full"] > 1000, "{:?}", report.loss);
     assert_eq!(report.loss["unaccounted"], 0);
+    assert!(report.warnings.iter().any(|warning| warning.contains("--ring-mib")), "{:?}", report.warnings);
     let hurrier = thread_named(&report, "hurrier");
     let calls = call_named(hurrier, "getppid");
     assert!(calls.truncated > 0, "{hurrier:#?}");
