@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::{Pace, Urgent};
 
-/// Enough for the hash to use all processors on each piece.
-const BUFFER_BYTES: usize = 4 << 20;
+/// Enough for the hash to use all processors on each piece, and little enough for a daemon to keep.
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// A BLAKE3 digest, 64 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
