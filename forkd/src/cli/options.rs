@@ -1,7 +1,7 @@
 //! What every client command takes: which daemon to speak to, and how to print.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use forkd::http_client::Endpoint;
@@ -38,6 +38,11 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// Whether `endpoint` is where the daemon listens that keeps its snapshots in the default root.
+pub fn is_default(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Unix(socket) if socket == Path::new(DEFAULT_SOCKET))
 }
 
 impl Options {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::disk::{Disk, holds};
 use super::exit::{Exit, Failure, about_snapshot};
 use super::failures::Failures;
+use super::options::is_default;
 use super::tree::above;
 use super::{Context, DEFAULT_SNAPSHOT_ROOT};
 
@@ -28,7 +29,7 @@ pub struct Rmi {
     /// Turn the layers that lie on them into images first, so that nothing is lost
     #[arg(long)]
     flatten: bool,
-    /// Directory of the snapshots, for deleting from disk; with --url only where this is given [default: /var/lib/forkd/snapshots]
+    /// Directory of the snapshots, for deleting from disk [default: /var/lib/forkd/snapshots for the default socket; for any other daemon none]
     #[arg(long, value_name = "DIR")]
     snapshot_root: Option<PathBuf>,
 }
@@ -113,14 +114,11 @@ impl Rmi {
         }
     }
 
-    /// Where to delete from disk. A daemon behind a URL may keep its snapshots on another host: there, only
-    /// where the user names the directory.
+    /// Where to delete from disk. A daemon that does not listen where daemons do by default may keep its snapshots
+    /// anywhere, and the default root may be another's: there, only where the user names the directory.
     fn root(&self, endpoint: &Endpoint) -> Option<PathBuf> {
-        match (&self.snapshot_root, endpoint) {
-            (Some(root), _) => Some(root.clone()),
-            (None, Endpoint::Unix(_)) => Some(DEFAULT_SNAPSHOT_ROOT.into()),
-            (None, Endpoint::Tcp(_)) => None,
-        }
+        let default = || is_default(endpoint).then(|| DEFAULT_SNAPSHOT_ROOT.into());
+        self.snapshot_root.clone().or_else(default)
     }
 }
 
@@ -158,7 +156,8 @@ impl Removing<'_> {
                 let message = format!("no snapshot has the tag '{tag}', neither at {endpoint} nor in {root}");
                 Err(Failure::new(Exit::NotFound, message).into())
             }
-            _ => Err(about_snapshot(tag.as_str())(refusal)),
+            (Some(_), None) => Err(about_snapshot(tag.as_str())(refusal)),
+            (None, None) => Err(not_from_disk(tag, endpoint, refusal)),
         }
     }
 
@@ -187,5 +186,45 @@ impl Removing<'_> {
             }
         })?;
         Ok(Gone { by, with: None })
+    }
+}
+
+/// Nothing was deleted: the daemon did not do it, and nobody has said where else the snapshot may be.
+fn not_from_disk(tag: &Tag, endpoint: &Endpoint, refusal: CallError) -> anyhow::Error {
+    if Exit::of_call(&refusal) == Exit::NotFound {
+        let message = format!(
+            "no snapshot has the tag '{tag}' at {endpoint}: 'forkd images' lists those there are; \
+             --snapshot-root names a directory to delete from without that daemon"
+        );
+        return Failure::new(Exit::NotFound, message).into();
+    }
+    anyhow::Error::from(refusal).context(format!(
+        "'{tag}' is deleted from disk only with --snapshot-root, since {endpoint} is not the default socket"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use forkd::http_client::Endpoint;
+
+    use super::Rmi;
+
+    #[test]
+    fn the_default_root_goes_with_the_default_socket_and_with_no_other_daemon() {
+        let root = |snapshot_root: Option<&str>, endpoint: Endpoint| {
+            let snapshot_root = snapshot_root.map(PathBuf::from);
+            let rmi = Rmi { tags: Vec::new(), cascade: false, flatten: false, snapshot_root };
+            rmi.root(&endpoint)
+        };
+        let unix = |socket: &str| Endpoint::Unix(socket.into());
+        let tcp = || Endpoint::Tcp("127.0.0.1:1".to_owned());
+        assert_eq!(root(None, unix("/run/forkd/forkd.sock")), Some("/var/lib/forkd/snapshots".into()));
+        assert_eq!(root(None, unix("/run/other.sock")), None);
+        assert_eq!(root(None, tcp()), None);
+        for endpoint in [unix("/run/forkd/forkd.sock"), unix("/run/other.sock"), tcp()] {
+            assert_eq!(root(Some("/named"), endpoint), Some("/named".into()));
+        }
     }
 }

@@ -140,6 +140,8 @@ fn rmi_daemon() -> Outcome {
     lineage(&host)?;
     let refused = forkd(&host, &["rmi", "base"])?.require(6, "snapshot 'base' is the parent of one")?;
     assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
+    // On disk, only in a root that is named: the default one is not this daemon's.
+    forkd(&host, &["rmi", "absent"])?.require(5, "--snapshot-root names a directory to delete from")?;
     // What the daemon does not know is looked for on disk: in a root of the test's own, there or not.
     let own = host.dir.path().join("elsewhere").display().to_string();
     let partly = forkd(&host, &["rmi", "base", "two", "absent", "--snapshot-root", &own])?
@@ -189,6 +191,8 @@ fn rmi_unreachable() -> Outcome {
     assert_eq!(without_daemon(root, &["images", "-q"])?.done()?, "");
     without_daemon(root, &["rmi", "one"])?.require(5, "no snapshot has the tag 'one', neither at")?;
     without_daemon(Path::new("/nonexistent/root"), &["rmi", "one"])?.require(4, "forkd serve")?;
+    run(command(&["--socket", "/nonexistent/sock", "rmi", "one"]))?
+        .require(4, "only with --snapshot-root, since unix:/nonexistent/sock is not the default socket")?;
     without_daemon(Path::new("/nonexistent/root"), &["images"])?.require(4, "forkd serve")?;
     assert!(!Path::new("/nonexistent/root").exists());
     Ok(())
