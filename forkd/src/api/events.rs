@@ -127,6 +127,12 @@ pub enum Happening {
         /// What was tried.
         error: String,
     },
+    /// A guest that was stuck paused could be resumed after all.
+    #[serde(rename = "guest.runs-again")]
+    GuestRunsAgain {
+        /// The sandbox.
+        sandbox: String,
+    },
     /// This client has not been told of everything: events were dropped before it read them.
     #[serde(rename = "lost")]
     Lost {
@@ -155,6 +161,7 @@ impl Happening {
             Self::SnapshotDeleted { .. } => "snapshot.deleted",
             Self::SnapshotCompacted { .. } => "snapshot.compacted",
             Self::GuestStuckPaused { .. } => "guest.stuck-paused",
+            Self::GuestRunsAgain { .. } => "guest.runs-again",
             Self::Lost { .. } => "lost",
             Self::DaemonStopping => "daemon.stopping",
         }

@@ -27,6 +27,7 @@ use self::work::Work;
 pub(crate) use self::work::free_when_resumed;
 use crate::api::{Branch, BranchMode, DataPath, SandboxState, SnapshotStatus};
 use crate::clock::monotonic_ns;
+use crate::events::Events;
 use crate::sandbox::Sandbox;
 use crate::snapshot::copy::Method;
 use crate::snapshot::images::Images;
@@ -166,6 +167,8 @@ pub struct Place<'a> {
     pub staging_memory: &'a StagingMemory,
     /// Resumes the guest where this daemon cannot.
     pub watchdog: &'a Watchdog,
+    /// Where it is told of that a guest is stuck, and that it runs again.
+    pub events: &'a Arc<Events>,
 }
 
 /// Staging memory that a BRANCH of such a guest reserves before the pause, in bytes.

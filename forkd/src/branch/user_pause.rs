@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError};
 use super::pause::{PauseError, pause_for_user, resume_for_user};
 use super::work::free_when_resumed;
 use super::{BranchError, GuestState, guest_state};
+use crate::events::Events;
 use crate::sandbox::Sandbox;
 
 /// Pauses the guest until its user resumes it; does nothing to one that is paused. Refused while a BRANCH is
 /// under way.
 ///
 /// Waits for Firecracker: call it on a thread that may wait, and let it come to its end.
-pub fn pause(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
+pub fn pause(sandbox: &Arc<Sandbox>, events: &Arc<Events>) -> Result<(), BranchError> {
     alone_with_the_guest(sandbox, |sandbox| {
         let mut control = sandbox.control();
         match guest_state(sandbox, &mut control) {
@@ -26,7 +27,7 @@ pub fn pause(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
         if paused.is_err() {
             sandbox.set_paused_by_user(false).map_err(BranchError::Record)?;
         }
-        in_words(sandbox, paused)
+        in_words(sandbox, paused, events)
     })
 }
 
@@ -34,7 +35,7 @@ pub fn pause(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
 /// BRANCH is under way.
 ///
 /// Waits for Firecracker: call it on a thread that may wait, and let it come to its end.
-pub fn resume(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
+pub fn resume(sandbox: &Arc<Sandbox>, events: &Arc<Events>) -> Result<(), BranchError> {
     alone_with_the_guest(sandbox, |sandbox| {
         let mut control = sandbox.control();
         match guest_state(sandbox, &mut control) {
@@ -44,7 +45,7 @@ pub fn resume(sandbox: &Arc<Sandbox>) -> Result<(), BranchError> {
         }
         let resumed = resume_for_user(&mut control);
         sandbox.set_paused_by_user(false).map_err(BranchError::Record)?;
-        in_words(sandbox, resumed)
+        in_words(sandbox, resumed, events)
     })
 }
 
@@ -58,13 +59,17 @@ fn alone_with_the_guest(
     work(sandbox)
 }
 
-fn in_words(sandbox: &Arc<Sandbox>, outcome: Result<(), PauseError>) -> Result<(), BranchError> {
+fn in_words(
+    sandbox: &Arc<Sandbox>,
+    outcome: Result<(), PauseError>,
+    events: &Arc<Events>,
+) -> Result<(), BranchError> {
     match (outcome, sandbox.obituary()) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(source)) => Err(BranchError::Dead { id: sandbox.id.clone(), source }),
         (Err(error), None) => {
             if let PauseError::StuckPaused(_) = error {
-                free_when_resumed(sandbox);
+                free_when_resumed(sandbox, &error, events);
             }
             Err(error.into())
         }

@@ -1,5 +1,6 @@
 //! The steps of one BRANCH, and what they have found out so far.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -14,8 +15,9 @@ use super::pause::{FIRST_STUCK_WAIT, PauseError, keep_resuming, with_guest_left_
 use super::phases::PhaseLog;
 use super::written::{Measured, Written};
 use super::{BranchError, Copied, GuestState, Lower, Place, Plan, staging_bytes_of};
-use crate::api::{Branch, BranchMode, DataPath, SnapshotStatus};
+use crate::api::{Branch, BranchMode, DataPath, Happening, SnapshotStatus};
 use crate::clock;
+use crate::events::Events;
 use crate::sandbox::{DiffBase, Sandbox};
 use crate::snapshot::copy::{Method, pack};
 use crate::snapshot::digest::Digest;
@@ -191,7 +193,7 @@ impl<'a> Work<'a> {
             && sandbox.obituary().is_none()
         {
             tracing::error!(sandbox = sandbox.id, %error, "STUCK PAUSED");
-            free_when_resumed(sandbox);
+            free_when_resumed(sandbox, error, self.place.events);
         }
         match (outcome, sandbox.obituary()) {
             (Ok(drive_copy), _) => {
@@ -332,9 +334,12 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives.
-pub(crate) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
+/// Marks the sandbox as stuck, and goes on trying to resume its guest for as long as its Firecracker lives. Tells
+/// of both: that it is stuck because of `error`, and that it runs again.
+pub(crate) fn free_when_resumed(sandbox: &Arc<Sandbox>, error: &dyn fmt::Display, events: &Arc<Events>) {
     sandbox.set_stuck_paused(true);
+    let (id, events) = (sandbox.id.clone(), Arc::clone(events));
+    events.tell(Happening::GuestStuckPaused { sandbox: id.clone(), error: error.to_string() });
     let (mut control, stuck) = (sandbox.control(), Arc::downgrade(sandbox));
     let is_alive = {
         let stuck = Weak::clone(&stuck);
@@ -348,7 +353,8 @@ pub(crate) fn free_when_resumed(sandbox: &Arc<Sandbox>) {
             if let Err(error) = sandbox.record(|record| record.branching = false) {
                 tracing::warn!(sandbox = sandbox.id, %error, "cannot write down that a guest runs again");
             }
-            tracing::warn!(sandbox = sandbox.id, "a guest that was stuck paused runs again");
+            tracing::warn!(sandbox = id, "a guest that was stuck paused runs again");
+            events.tell(Happening::GuestRunsAgain { sandbox: id });
         }
     };
     if let Err(error) = thread::Builder::new().name("forkd-resume".to_owned()).spawn(free) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::branch::{blocking, free_when_resumed};
+use crate::events::Events;
 use crate::sandbox::Sandbox;
 use crate::sandbox::record::Record;
 use crate::snapshot::drives::Drives;
@@ -21,14 +22,18 @@ pub(super) async fn adopt_all(
     run_dir: &Path,
     drives: &Drives,
     cgroups: &Cgroups,
+    events: &Arc<Events>,
 ) -> io::Result<Vec<Arc<Sandbox>>> {
     let dirs: Vec<PathBuf> = fs::read_dir(run_dir)?
         .map(|entry| Ok(entry?.path()))
         // Nothing but what a daemon makes there is touched, whatever directory it was given.
         .filter(|path| path.as_ref().map_or(true, |path| is_run_dir(path)))
         .collect::<io::Result<_>>()?;
-    let adopted: Vec<_> =
-        join_all(dirs.iter().map(|dir| adopt(dir, drives, cgroups))).await.into_iter().flatten().collect();
+    let adopted: Vec<_> = join_all(dirs.iter().map(|dir| adopt(dir, drives, cgroups, events)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     if !adopted.is_empty() {
         tracing::info!(sandboxes = adopted.len(), "took over sandboxes of an earlier daemon");
     }
@@ -39,14 +44,14 @@ fn is_run_dir(path: &Path) -> bool {
     path.is_dir() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_sandbox_id)
 }
 
-async fn adopt(dir: &Path, drives: &Drives, cgroups: &Cgroups) -> Option<Arc<Sandbox>> {
+async fn adopt(dir: &Path, drives: &Drives, cgroups: &Cgroups, events: &Arc<Events>) -> Option<Arc<Sandbox>> {
     let failure = match Record::read(dir) {
         Ok(None) => "it was being made".to_owned(),
         Ok(Some(record)) => match Sandbox::adopt(dir, record, drives, cgroups) {
             Ok(Some(sandbox)) => {
                 let sandbox = Arc::new(sandbox);
-                let adopted = Arc::clone(&sandbox);
-                blocking(move || converge(&adopted)).await;
+                let (adopted, events) = (Arc::clone(&sandbox), Arc::clone(events));
+                blocking(move || converge(&adopted, &events)).await;
                 return Some(sandbox);
             }
             Ok(None) => "its Firecracker has ended".to_owned(),
@@ -71,7 +76,7 @@ async fn adopt(dir: &Path, drives: &Drives, cgroups: &Cgroups) -> Option<Arc<San
 
 /// Brings a sandbox to where its record says that it should be: its guest runs, unless its user paused it.
 /// Waits for Firecracker.
-fn converge(sandbox: &Arc<Sandbox>) {
+fn converge(sandbox: &Arc<Sandbox>, events: &Arc<Events>) {
     let record = sandbox.recorded();
     let id = &sandbox.id;
     let mut control = sandbox.control();
@@ -85,7 +90,7 @@ fn converge(sandbox: &Arc<Sandbox>) {
         // Also where the guest runs: Firecracker takes that for done.
         if let Err(error) = control.call(&Request::resume()) {
             tracing::error!(id, %error, "STUCK PAUSED: cannot resume the guest that a BRANCH may have paused");
-            free_when_resumed(sandbox);
+            free_when_resumed(sandbox, &error, events);
             return;
         }
     }

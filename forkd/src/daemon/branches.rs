@@ -77,6 +77,7 @@ impl Daemon {
                 images: &daemon.images,
                 staging_memory: &daemon.staging_memory,
                 watchdog: &daemon.watchdog,
+                events: &daemon.events,
             };
             span.in_scope(|| {
                 let mut watch = Watch::begin(&daemon, &plan, &sandbox.id);

@@ -122,7 +122,8 @@ impl Daemon {
             (Drives::open(&store)?, Cgroups::open(config.cgroup_root.as_deref(), &cgroup_name(&run_dir)));
         let watchdog = Watchdog::start(config.pause_lease, config.watchdog_environment.clone())
             .map_err(StartError::Watchdog)?;
-        let adopted = adopt_all(&config.run_dir, &drives, &cgroups).await.map_err(failed)?;
+        let events = Arc::new(Events::new(events::KEPT));
+        let adopted = adopt_all(&config.run_dir, &drives, &cgroups, &events).await.map_err(failed)?;
         drives.delete_leftovers(&config.run_dir)?;
         cgroups.delete_leftovers(KILLED_WAIT, |id| adopted.iter().any(|sandbox| sandbox.id == id));
         let (store, images) = (Arc::new(store), Arc::new(images));
@@ -143,7 +144,7 @@ impl Daemon {
             failures: Failures::default(),
             admission,
             pauses: Pauses::default(),
-            events: Arc::new(Events::new(events::KEPT)),
+            events,
             metrics,
             history,
             watchdog,

@@ -132,16 +132,16 @@ impl Daemon {
     /// Pauses a sandbox's guest until its user resumes it; does nothing to one that is paused.
     pub async fn pause(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
         let sandbox = self.sandbox(id)?;
-        let paused = Arc::clone(&sandbox);
-        blocking(move || user_pause::pause(&paused)).await?;
+        let (paused, events) = (Arc::clone(&sandbox), Arc::clone(&self.events));
+        blocking(move || user_pause::pause(&paused, &events)).await?;
         Ok(sandbox)
     }
 
     /// Lets a paused sandbox's guest go on; does nothing to one that runs.
     pub async fn resume(&self, id: &str) -> Result<Arc<Sandbox>, OperationError> {
         let sandbox = self.sandbox(id)?;
-        let resumed = Arc::clone(&sandbox);
-        blocking(move || user_pause::resume(&resumed)).await?;
+        let (resumed, events) = (Arc::clone(&sandbox), Arc::clone(&self.events));
+        blocking(move || user_pause::resume(&resumed, &events)).await?;
         Ok(sandbox)
     }
 

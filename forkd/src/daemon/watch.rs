@@ -2,7 +2,6 @@
 
 use super::Daemon;
 use crate::api::{Branch, BranchRecord, Happening, SnapshotStatus};
-use crate::branch::pause::PauseError;
 use crate::branch::{BranchError, Failed, Plan};
 use crate::clock;
 use crate::history::begun;
@@ -69,11 +68,6 @@ impl<'a> Watch<'a> {
                 reached.warnings.extend(self.warning.take());
                 self.record.branch = *reached;
                 self.failed(error.to_string(), error.kind());
-                if let BranchError::Pause(PauseError::StuckPaused(_)) = &error {
-                    let sandbox = self.record.branch.branched_from.clone();
-                    let stuck = Happening::GuestStuckPaused { sandbox, error: error.to_string() };
-                    self.daemon.events.tell(stuck);
-                }
                 Err(error)
             }
         }

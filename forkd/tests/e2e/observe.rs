@@ -5,9 +5,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use forkd::api::{
 use forkd::audit::{Entry, Outcome, Who};
 use forkd::http_client::CallError;
 use forkd::trend::{WINDOW, rise};
+use forkd::vmm::control::Control;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "observe::staging_memory_that_others_wait_with_is_503", needs: NEEDS, run: crowd_by_bytes },
     Test { name: "observe::the_cap_per_source_is_409", needs: NEEDS, run: cap },
     Test { name: "observe::pauses_that_grow_are_warned_of", needs: NEEDS, run: growth },
+    Test { name: "observe::a_stuck_guest_is_told_of_and_runs_again_unasked", needs: NEEDS, run: stuck },
 ];
 
 /// Given to anything that is waited for.
@@ -488,31 +490,47 @@ fn cap() -> TestOutcome {
     Ok(())
 }
 
-/// Stands between the daemon and a Firecracker, and passes each request to pause on after a wait.
-struct SlowPauses {
-    hold_ns: Arc<AtomicU64>,
+/// Stands between a Firecracker and all who speak to it by its socket: the daemon, and the watchdog.
+struct Relay {
+    faults: Arc<Faults>,
+    /// Firecracker's own socket.
+    real: PathBuf,
 }
 
-impl SlowPauses {
+/// What a relay does to the requests that it passes on.
+#[derive(Default)]
+struct Faults {
+    /// How long each request to pause waits.
+    hold_pauses_ns: AtomicU64,
+    /// Whether a request to resume ends the connection instead.
+    drops_resumes: AtomicBool,
+}
+
+impl Relay {
     /// Takes the place of the socket at `path`, until the test's process ends.
     fn before(path: &Path) -> Result<Self> {
         let real = path.with_extension("real");
         fs::rename(path, &real)?;
         let listener = UnixListener::bind(path)?;
-        let hold_ns = Arc::new(AtomicU64::new(0));
-        let hold = Arc::clone(&hold_ns);
+        let faults = Arc::<Faults>::default();
+        let relay = Self { faults: Arc::clone(&faults), real: real.clone() };
         thread::spawn(move || {
             for daemon in listener.incoming().flatten() {
-                let (real, hold) = (real.clone(), Arc::clone(&hold));
+                let (real, faults) = (real.clone(), Arc::clone(&faults));
                 // A connection that fails ends: the daemon reports it, and the test with it.
-                thread::spawn(move || relay(&daemon, &UnixStream::connect(real)?, &hold));
+                thread::spawn(move || pass_on(&daemon, &UnixStream::connect(real)?, &faults));
             }
         });
-        Ok(Self { hold_ns })
+        Ok(relay)
+    }
+
+    /// What Firecracker says that its guest does, asked past the relay.
+    fn guest_state(&self) -> Result<String> {
+        Ok(Control::new(self.real.clone()).instance()?.state)
     }
 }
 
-fn relay(mut daemon: &UnixStream, mut firecracker: &UnixStream, hold_ns: &AtomicU64) -> io::Result<()> {
+fn pass_on(mut daemon: &UnixStream, mut firecracker: &UnixStream, faults: &Faults) -> io::Result<()> {
     let (mut answers, mut asker) = (firecracker.try_clone()?, daemon.try_clone()?);
     thread::spawn(move || io::copy(&mut answers, &mut asker));
     let mut request = [0; 4096];
@@ -522,8 +540,13 @@ fn relay(mut daemon: &UnixStream, mut firecracker: &UnixStream, hold_ns: &Atomic
             return firecracker.shutdown(Shutdown::Both);
         }
         // The daemon sends a request with one write(2), and waits for the answer before the next.
-        if request[..bytes].windows(8).any(|word| word == b"\"Paused\"") {
-            sleep(Duration::from_nanos(hold_ns.load(Ordering::Relaxed)));
+        let asks_for = |state: &[u8]| request[..bytes].windows(state.len()).any(|word| word == state);
+        if asks_for(b"\"Paused\"") {
+            sleep(Duration::from_nanos(faults.hold_pauses_ns.load(Ordering::Relaxed)));
+        }
+        if asks_for(b"\"Resumed\"") && faults.drops_resumes.load(Ordering::Relaxed) {
+            daemon.shutdown(Shutdown::Both)?;
+            return firecracker.shutdown(Shutdown::Both);
         }
         firecracker.write_all(&request[..bytes])?;
     }
@@ -533,7 +556,7 @@ fn growth() -> TestOutcome {
     let host = Host::start()?;
     host.boot("base")?;
     let source = host.fork("base")?.id;
-    let slow = SlowPauses::before(&host.dir.path().join(format!("vms/{source}/api.sock")))?;
+    let slow = Relay::before(&host.dir.path().join(format!("vms/{source}/api.sock")))?;
     let mut following = Following::start(&host, None)?;
     let mut pauses_ns: Vec<u64> = Vec::new();
     // Each is longer than all before it by a third of the longest, however slow the host is.
@@ -553,12 +576,49 @@ fn growth() -> TestOutcome {
             break branch.id;
         }
         assert!(pauses_ns.len() < WINDOW, "no BRANCH warned of pauses of {pauses_ns:?} ns");
-        slow.hold_ns.store(branch.pause_ns * 4 / 3, Ordering::Relaxed);
+        slow.faults.hold_pauses_ns.store(branch.pause_ns * 4 / 3, Ordering::Relaxed);
     };
     let record: BranchRecord = get(&host, &format!("/v1/branches/{warned}"))?;
     let warnings = &record.branch.warnings;
     assert!(warnings.iter().any(|warning| warning.contains("pauses of this sandbox grow")), "{warnings:?}");
     while !matches!(following.next()?.ok_or("the events ended")?.happening, Happening::PausesGrow { .. }) {}
     assert_eq!(exposed(&host)?.value("forkd_branch_pauses_grow_total", &[]), Some(1.0));
+    Ok(())
+}
+
+fn stuck() -> TestOutcome {
+    // A lease that outlasts the test: if the guest runs again, it is the daemon that has resumed it.
+    let host = start_with(&["--pause-lease-ms", "600000"])?;
+    host.boot("base")?;
+    let source = host.fork("base")?.id;
+    let relay = Relay::before(&host.dir.path().join(format!("vms/{source}/api.sock")))?;
+    let mut following = Following::start(&host, None)?;
+    let stuck_guests = || -> Result<_> { Ok(exposed(&host)?.value("forkd_sandboxes_stuck_paused", &[])) };
+
+    relay.faults.drops_resumes.store(true, Ordering::Relaxed);
+    let (status, message) = refused(host.branch(&source, &diff("b1")))?;
+    assert_eq!(status, 500, "{message}");
+    assert!(message.contains("the guest is paused and could not be resumed in 5 attempts"), "{message}");
+    assert_eq!(host.sandbox(&source)?.state, SandboxState::StuckPaused);
+    assert_eq!(relay.guest_state()?, "Paused");
+    assert_eq!(stuck_guests()?, Some(1.0));
+    let (status, refusal) = refused(host.branch(&source, &diff("b2")))?;
+    assert!(status == 409 && refusal.contains("is stuck paused"), "{status}: {refusal}");
+
+    // Nobody asks for it: the daemon goes on trying by itself.
+    relay.faults.drops_resumes.store(false, Ordering::Relaxed);
+    wait_for("the guest to be resumed", || Ok(host.sandbox(&source)?.state == SandboxState::Running))?;
+    assert_eq!(relay.guest_state()?, "Running");
+    assert_eq!(stuck_guests()?, Some(0.0));
+    host.guest(&source, "dirty 1024 8 1")?;
+    let told = following.take(6)?;
+    let of_guest: Vec<&Happening> = told
+        .iter()
+        .map(|event| &event.happening)
+        .filter(|happening| happening.name().starts_with("guest."))
+        .collect();
+    let told_of_stuck = Happening::GuestStuckPaused { sandbox: source.clone(), error: message };
+    assert_eq!(of_guest, [&told_of_stuck, &Happening::GuestRunsAgain { sandbox: source.clone() }]);
+    host.branch(&source, &diff("b3"))?;
     Ok(())
 }
