@@ -121,6 +121,7 @@ impl Serve {
         let firecracker = Firecracker::find(self.firecracker.as_deref())?;
         firecracker.check_support(self.allow_unsupported_firecracker)?;
         check_kvm()?;
+        give_back_buffers();
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(self.serve(firecracker))
@@ -233,5 +234,20 @@ fn raise_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// A buffer of this size or more is mapped for itself, and given back to the system when it is freed.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING_BYTES: libc::c_int = 128 << 10;
+
+/// Keeps the allocator from keeping what copies and digests took. Left alone, glibc takes the first large buffer that
+/// is freed for a sign to keep the next ones (mallopt(3), M_MMAP_THRESHOLD), once for each thread that had one.
+fn give_back_buffers() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) changes settings of the allocator, and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
