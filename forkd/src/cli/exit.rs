@@ -151,7 +151,14 @@ pub fn no_sandbox(id: &str) -> Failure {
 
 /// `error` and its causes in one line, with what to do where no daemon answers.
 pub fn line(error: &Error) -> String {
-    let mut line = format!("{error:#}");
+    let mut line = String::new();
+    // An error of ours has its cause in its own words already.
+    for said in error.chain().map(ToString::to_string) {
+        if !line.contains(&said) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&said);
+        }
+    }
     if let Some(CallError::Connect { source, .. }) = error.chain().find_map(|cause| cause.downcast_ref()) {
         line.push_str(match source.kind() {
             std::io::ErrorKind::PermissionDenied => ": run this as the user who runs the daemon",
@@ -198,7 +205,9 @@ mod tests {
             line(&unreachable)
                 .ends_with("start a daemon with 'forkd serve', or name one with --socket or --url")
         );
+        assert_eq!(line(&unreachable).matches("entity not found").count(), 1);
         assert_eq!(line(&anyhow::anyhow!("one\n  two")), "one two");
+        assert_eq!(line(&anyhow::anyhow!("one").context("two")), "two: one");
         assert!(line(&about_snapshot("x")(refused(404))).contains("'forkd images' lists"));
         assert_eq!(line(&about_snapshot("x")(refused(409))), "no");
     }
