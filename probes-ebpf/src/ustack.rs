@@ -189,9 +189,7 @@ fn zero_rest(cpu: u32, bytes: usize) {
     }
 }
 
-/// Mixes one block of the stack in. A callback of `bpf_loop`: 0 goes on. Its name is kept: a mangled one depends on the
-/// folder that the object is built in.
-#[unsafe(no_mangle)]
+/// Mixes one block of the stack in. A callback of `bpf_loop`: 0 goes on.
 unsafe extern "C" fn mix_block(index: u64, mixer: *mut Mixer) -> u64 {
     // SAFETY: the caller's own structure.
     let mixer = unsafe { &mut *mixer };

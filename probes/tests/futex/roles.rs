@@ -34,6 +34,9 @@ pub fn play(role: &str) {
                         while begun.elapsed() < Duration::from_millis(5) {
                             *count += 1;
                         }
+                        drop(count);
+                        // The lock is not fair: whoever comes back at once may have it always.
+                        thread::sleep(Duration::from_millis(1));
                     }
                 });
             }

@@ -30,7 +30,25 @@ pub fn object(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let stripped = target_dir.join("forkd-probes.stripped");
     // DWARF goes; .BTF and .BTF.ext, which the kernel reads, are no debug sections to this tool.
     process::run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped))?;
-    fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))
+    let object = fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
+    Ok(without_symbol_hashes(object))
+}
+
+/// Overwrites the hash in each mangled name: it is made of the path of the crate, among others. Legacy mangling gives
+/// it the same length everywhere: `17h`, sixteen hexadecimal digits, `E`.
+fn without_symbol_hashes(mut object: Vec<u8>) -> Vec<u8> {
+    const BEFORE: &[u8] = b"17h";
+    const DIGITS: usize = 16;
+    for at in 0..object.len().saturating_sub(BEFORE.len() + DIGITS) {
+        let (start, end) = (at + BEFORE.len(), at + BEFORE.len() + DIGITS);
+        let is_hash = object[at..].starts_with(BEFORE)
+            && object[start..end].iter().all(u8::is_ascii_hexdigit)
+            && object[end] == b'E';
+        if is_hash {
+            object[start..end].fill(b'0');
+        }
+    }
+    object
 }
 
 fn cargo(root: &Path, toolchain: &Toolchain) -> Result<Command> {
@@ -48,10 +66,17 @@ fn cargo(root: &Path, toolchain: &Toolchain) -> Result<Command> {
 }
 
 fn flags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
-    let mut flags: Vec<OsString> =
-        ["-Clinker=bpf-linker", "-Cpanic=abort", "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"]
-            .map(OsString::from)
-            .into();
+    let mut flags: Vec<OsString> = [
+        "-Clinker=bpf-linker",
+        "-Cpanic=abort",
+        "-Cdebuginfo=2",
+        "-Ctarget-cpu=v3",
+        "-Clink-arg=--btf",
+        "-Zunstable-options",
+        "-Csymbol-mangling-version=legacy",
+    ]
+    .map(OsString::from)
+    .into();
     // The last that matches wins, so the wider come first.
     flags.push(remap(root, "/forkd"));
     for registry in registries()? {
@@ -79,4 +104,17 @@ fn registries() -> Result<Vec<PathBuf>> {
     let sources = home.join("registry/src");
     let entries = fs::read_dir(&sources).with_context(|| format!("listing {}", sources.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_symbol_hashes;
+
+    #[test]
+    fn only_the_hash_of_a_mangled_name_is_overwritten() {
+        let text = "\0_ZN1a1b17h0123456789abcdefE\017h0123\017h0123456789abcdefF17h0123456789abcdef";
+        let expected = text.replacen("0123456789abcdef", "0000000000000000", 1);
+        assert_eq!(without_symbol_hashes(text.into()), expected.as_bytes());
+        assert_eq!(without_symbol_hashes(Vec::new()), b"");
+    }
 }
