@@ -27,11 +27,15 @@ pub fn object(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         .args(["build", "--locked", "--release", "-Z", "build-std=core", "--target", TARGET]);
     process::run(&mut build)?;
     let linked = target_dir.join(TARGET).join("release/forkd-probes");
-    let stripped = target_dir.join("forkd-probes.stripped");
+    let (renamed, stripped) =
+        (target_dir.join("forkd-probes.renamed"), target_dir.join("forkd-probes.stripped"));
+    let object = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
+    // Before the names are laid out anew, in an order that depends on them.
+    fs::write(&renamed, without_symbol_hashes(object))
+        .with_context(|| format!("writing {}", renamed.display()))?;
     // DWARF goes; .BTF and .BTF.ext, which the kernel reads, are no debug sections to this tool.
-    process::run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped))?;
-    let object = fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
-    Ok(without_symbol_hashes(object))
+    process::run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&renamed).arg(&stripped))?;
+    fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))
 }
 
 /// Overwrites the hash in each mangled name: it is made of the path of the crate, among others. Legacy mangling gives
