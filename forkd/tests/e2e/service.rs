@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use forkd::api::{BranchMode, BranchRequest, DataPath, Sandbox, SandboxState};
 use forkd::clock::monotonic_ns;
+use forkd::vmm::identity::Identity;
 use guest::FIRST_PAGE;
 use guest::model::Memory;
 use hyper::Method;
@@ -376,9 +377,11 @@ fn not_adopted() -> Outcome {
         let text = fs::read_to_string(&path)?.replace("\"start_ticks\":", "\"start_ticks\":1");
         fs::write(path, text)?;
     }
+    // Its memory goes first: it has ended only when its last thread has.
+    let dying = Identity::of(dead.pid)?;
     kill_process(Pid::from_raw(dead.pid as i32).ok_or("no pid")?, Signal::KILL)?;
     let begun = Instant::now();
-    while lives(&dead) {
+    while dying.open().is_some() {
         assert!(begun.elapsed() < Duration::from_secs(10), "it survives a SIGKILL");
         sleep(Duration::from_millis(5));
     }

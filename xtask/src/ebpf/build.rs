@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn only_the_hash_of_a_mangled_name_is_overwritten() {
-        let text = "\0_ZN1a1b17h0123456789abcdefE\017h0123\017h0123456789abcdefF17h0123456789abcdef";
+        let text = "_ZN1a1b17h0123456789abcdefE 17h0123 17h0123456789abcdefF 17h0123456789abcdef";
         let expected = text.replacen("0123456789abcdef", "0000000000000000", 1);
         assert_eq!(without_symbol_hashes(text.into()), expected.as_bytes());
         assert_eq!(without_symbol_hashes(Vec::new()), b"");
