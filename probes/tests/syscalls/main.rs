@@ -176,7 +176,8 @@ fn first_call() -> Outcome {
 /// The smallest ring holds a few records; a thread that only calls overruns it between two passes.
 fn forced_loss() -> Outcome {
     let subject = Subject::start("hurries");
-    let session = attach(&subject, &Options { ring_bytes: 4096, ..Options::default() });
+    // Room for some hundred calls at the start, whenever the reader gets a CPU, and soon for no more.
+    let session = attach(&subject, &Options { ring_bytes: 1 << 16, ..Options::default() });
     thread::sleep(Duration::from_millis(300));
     let report = session.finish(&[])?;
     assert!(report.loss["ring_full"] > 1000, "{:?}", report.loss);
