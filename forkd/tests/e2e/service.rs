@@ -264,6 +264,16 @@ fn killed_in_flight() -> Outcome {
     Ok(())
 }
 
+fn is_stopped(pid: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        if !stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn lease() -> Outcome {
     const LEASE: Duration = Duration::from_millis(1000);
     let (host, gate) = gated_host(&["--pause-lease-ms", "1000"])?;
@@ -278,6 +288,10 @@ fn lease() -> Outcome {
         });
         gate.wait_until_held()?;
         host.signal_daemon(Signal::STOP)?;
+        // Each thread stops when it gets to it: none may see what is let through now.
+        while !is_stopped(host.daemon_pid())? {
+            sleep(Duration::from_millis(1));
+        }
         gate.release()?;
         let gap = beat_without_a_daemon(&host.run_dir(&source.id));
         host.signal_daemon(Signal::CONT)?;
