@@ -214,6 +214,12 @@ impl Decoder {
     }
 }
 
+/// The user stack that these bytes are; `None` where they are another record, or none.
+pub fn user_stack(bytes: &[u8]) -> Option<UserSample<'_>> {
+    let head = Fields(bytes).head().ok().filter(|head| head.kind == Kind::UserStack as u8)?;
+    user_sample(bytes, &head).ok()
+}
+
 fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, DecodeError> {
     let (fields, body) = (Fields(bytes), size_of::<Head>());
     let claimed = fields.u64(body + offset_of!(UserStack, bytes))?;

@@ -1,7 +1,7 @@
 //! Kernel events to reports: kernel event -> decoded record -> interval -> report.
 //!
-//! Each stage takes only what the stage before it made. [`decode`], [`order`], [`gaps`], [`interval`] and
-//! [`aggregate`] are pure; BPF is touched in `load` and `drain` only; [`unwind`] and [`symbolize`] alone
+//! Each stage takes only what the stage before it made. [`decode`], [`order`], [`gaps`], [`interval`],
+//! [`aggregate`] and [`pipeline`], which joins them, are pure; BPF is touched in `load` and `drain` only; [`unwind`] and [`symbolize`] alone
 //! read binaries, which [`images`] holds open, and kernel symbols. [`offcpu::Session`] puts them together.
 
 pub mod aggregate;
@@ -23,6 +23,7 @@ mod object;
 pub mod offcpu;
 pub mod oncpu;
 pub mod order;
+pub mod pipeline;
 mod proc;
 mod program_info;
 pub mod recording;

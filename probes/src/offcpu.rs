@@ -6,9 +6,9 @@ use std::os::fd::BorrowedFd;
 use reports::offcpu::{Cost, OffCpu, SCHEMA};
 
 use crate::aggregate::{Filter, Tables, Totals};
-use crate::drain::{Analysis, Gathered};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Interval, Windows};
+use crate::pipeline::{Analysis, Gathered};
 use crate::proc;
 use crate::recording::{self, ATTACH, Recording};
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};

@@ -8,10 +8,11 @@ use probes_common::{CallFilter, Loss};
 use reports::process::Process;
 
 use crate::call::SeedCall;
-use crate::drain::{Analysis, Drain, Gathered, Opening};
+use crate::drain::Drain;
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState};
 use crate::load::{Plan, Probes, Watch};
+use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
 use crate::target::{Target, gone_or};
 use crate::unwind::ProcessStacks;
@@ -56,14 +57,14 @@ pub struct Recording<A> {
     attach_ns: u64,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
-    reader: Option<Reader<A>>,
+    reader: Option<Reader<Gathered<A>>>,
 }
 
 /// The thread that reads the ring buffer.
 #[derive(Debug)]
-struct Reader<A> {
+struct Reader<M> {
     stop: Sender<()>,
-    thread: JoinHandle<Result<Gathered<A>, AttachError>>,
+    thread: JoinHandle<Result<M, AttachError>>,
 }
 
 impl<A: Analysis> Recording<A> {
@@ -104,8 +105,8 @@ impl<A: Analysis> Recording<A> {
         }
         warnings.extend(warnings_at_start(&seeds));
         let cpus = probes.cpus()?;
-        let opening = Opening { pids, user, armed_ns, start_ns, seeds, cpus };
-        let reader = Some(spawn(Drain::new(probes, opening, analysis(&start)))?);
+        let pipeline = Pipeline::new(Opening { armed_ns, start_ns, seeds, cpus }, analysis(&start));
+        let reader = Some(spawn(Drain::new(probes, pids, user, pipeline))?);
         let attach_ns = proc::monotonic_ns() - begun_ns;
         Ok(Self { targets, start_ns, attach_ns, warnings, reader })
     }
@@ -156,7 +157,7 @@ impl<A> Drop for Recording<A> {
     }
 }
 
-fn spawn<A: Analysis>(drain: Drain<A>) -> Result<Reader<A>, AttachError> {
+fn spawn<C: Consumer>(drain: Drain<C>) -> Result<Reader<C::Made>, AttachError> {
     let (stop, told) = mpsc::channel();
     let thread = thread::Builder::new()
         .name("forkd-drain".to_owned())

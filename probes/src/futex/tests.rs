@@ -8,9 +8,9 @@ use reports::futex::Verdict;
 use super::*;
 use crate::call::{CallEvent, CallRecord, SeedCall};
 use crate::decode::{Peer, UserSide};
-use crate::drain::Analysis;
 use crate::gaps::Gap;
 use crate::interval::{Doing, Interval, KernelStack, OffCpu, Wait, Waker};
+use crate::pipeline::Analysis;
 
 const LOCK: u64 = 0x1000;
 const OTHER: u64 = 0x2000;

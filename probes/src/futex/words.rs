@@ -9,9 +9,9 @@ use super::ran::Ran;
 use super::verdict::Evidence;
 use crate::call::{Call, CallEvent, CallRecord, Calls, SeedCall};
 use crate::decode::{ThreadId, UserSide};
-use crate::drain::Analysis;
 use crate::gaps::Gap;
 use crate::interval::{Interval, Waker};
+use crate::pipeline::Analysis;
 use probes_common::number;
 
 /// Wakes that are remembered of each thread: a woken thread leaves its call a moment after the wake.

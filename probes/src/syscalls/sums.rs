@@ -8,9 +8,9 @@ use reports::syscalls::{Call as Row, Split, Thread};
 
 use crate::call::{Call, CallRecord, Calls, SeedCall};
 use crate::decode::ThreadId;
-use crate::drain::Analysis;
 use crate::gaps::Gap;
 use crate::interval::{Doing, Interval, ThreadNote, Wait};
+use crate::pipeline::Analysis;
 
 /// The largest errno (include/linux/err.h, `MAX_ERRNO`): a result below its negative is a value.
 const MAX_ERRNO: i64 = 4095;
