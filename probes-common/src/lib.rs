@@ -13,10 +13,10 @@ pub use call::{
     CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, FIRST_CALL_KIND, LANES,
     SCHED_LANE, WAITV_RECORDED, WAITV_WORDS, number,
 };
-pub use control::{CODE_SPANS, CodeSpan, Control, MAX_TARGETS};
+pub use control::{CODE_SPANS, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS};
 pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
-    COMM_LEN, Head, Kind, MAX_FRAMES, MAX_USER_STACK, Other, PREEMPTED, STACK_FAILED, STACK_TRUNCATED,
-    SwitchOut, TaskRegisters, UserRegisters, UserStack,
+    COMM_LEN, Head, IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Kind, MAX_FRAMES, MAX_USER_STACK, Other,
+    PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack, Waking,
 };

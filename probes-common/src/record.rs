@@ -25,7 +25,7 @@ pub enum Kind {
     SwitchOut = 1,
     /// A watched thread got a CPU. No body, no frames: the previous thread is still current there.
     SwitchIn = 2,
-    /// A watched thread is being woken. Body: [`Other`], the waker; frames: the waker's kernel stack.
+    /// A watched thread is being woken. Body: [`Waking`]; frames: the kernel stack that wakes.
     Waking = 3,
     /// A watched thread was born and may run. Body: [`Other`], the thread that made it; no frames.
     Born = 4,
@@ -93,6 +93,28 @@ pub struct Other {
     pub comm: [u8; COMM_LEN],
 }
 
+/// What a [`Kind::Waking`] adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waking {
+    /// The thread that was current where the wake-up came from: an interrupt comes upon it by chance.
+    pub waker: Other,
+    /// [`IN_NO_HANDLER`], [`IN_DEVICE_HANDLER`] or [`IN_SOFTIRQ`].
+    pub context: u32,
+    /// The device interrupt's number, as `/proc/interrupts` lists it, or the soft interrupt's
+    /// (include/linux/interrupt.h); 0 where there is neither.
+    pub number: u32,
+}
+
+/// [`Waking::context`]: no handler of a device or soft interrupt was running on the CPU. The stack tells an
+/// interrupt that has no such handler (a clock tick, a message from another CPU) from the thread's own doing.
+pub const IN_NO_HANDLER: u32 = 0;
+/// [`Waking::context`]: in the handler of a device's interrupt.
+pub const IN_DEVICE_HANDLER: u32 = 1;
+/// [`Waking::context`]: in a soft interrupt, on the way out of a hard one, in a thread that had kept it off, or in
+/// `ksoftirqd`.
+pub const IN_SOFTIRQ: u32 = 2;
+
 /// The registers of a thread as it entered the kernel: those that unwinding may need, because a called
 /// function keeps them (System V ABI for x86-64, section 3.2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,7 +149,9 @@ pub struct UserStack {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40 && size_of::<Other>() == 24);
+const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40);
+const _: () = assert!(size_of::<Other>() == 24 && size_of::<Waking>() == 32);
+
 /// The registers of a thread that is asleep, as the iterator over tasks writes them: no record, and not
 /// in the ring buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_ns};
 use probes_common::{
     COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
+    Waking,
 };
 
 use crate::maps::{COUNTERS, EVENTS};
@@ -41,7 +42,7 @@ pub struct SwitchOutRecord {
 #[repr(C)]
 pub struct WakingRecord {
     pub head: Head,
-    pub body: Other,
+    pub body: Waking,
     pub frames: Frames,
 }
 

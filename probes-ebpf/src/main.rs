@@ -7,6 +7,7 @@
 
 mod call;
 mod emit;
+mod interrupt;
 mod maps;
 mod regs;
 mod sched;

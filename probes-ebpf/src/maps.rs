@@ -6,6 +6,7 @@ use probes_common::{Control, CpuCounters, LANES};
 
 use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
+use crate::interrupt::Handlers;
 use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 
 /// One entry: whether to record, and whom to watch.
@@ -43,3 +44,7 @@ pub static USER_STACK: Array<UserStackRecord> = Array::with_max_entries(1, 0);
 /// signature that is pushed out by another of the same slot has its bytes written once more.
 #[map]
 pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_SLOTS, 0);
+
+/// Which interrupt's handler runs on each CPU.
+#[map]
+pub static HANDLERS: PerCpuArray<Handlers> = PerCpuArray::with_max_entries(1, 0);

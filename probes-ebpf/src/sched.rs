@@ -10,8 +10,9 @@ use probes_common::{Control, CpuCounters, Kind, PREEMPTED, SwitchOut};
 use crate::emit::{
     BornRecord, counters, current_as_other, current_comm, emit_plain, emit_with_stack, head, kernel_stack,
 };
+use crate::interrupt::waking_by;
 use crate::maps::{CONTROL, SWITCH_OUT, WAKING};
-use crate::task::Task;
+use crate::task::{Side, Task};
 use crate::ustack::{UserSide, Watched, user_side};
 
 /// `TASK_DEAD` (include/linux/sched.h).
@@ -22,16 +23,15 @@ const TASK_DEAD: u32 = 0x80;
 pub fn sched_switch(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let (prev, next) = (task(&context, 1), task(&context, 2));
-    let prev_target = prev.target(control);
-    let next_is_watched = next.target(control).is_some();
-    if prev_target.is_none() && !next_is_watched {
+    let (prev_side, next_side) = (prev.side(control), next.side(control));
+    if prev_side == Side::Unwatched && next_side == Side::Unwatched {
         return 0;
     }
     let Some(counters) = counters() else { return 0 };
-    if let Some(target) = prev_target {
-        switch_out(&context, counters, prev, &Watched { control, target, lane: 0 });
+    if prev_side != Side::Unwatched {
+        switch_out(&context, counters, prev, control, prev_side);
     }
-    if next_is_watched {
+    if next_side != Side::Unwatched {
         let mut record = head(counters, next, Kind::SwitchIn);
         emit_plain(counters, &mut record);
     }
@@ -40,12 +40,22 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 
 /// `prev` is still current here: stack, registers and name are its own.
 #[inline(always)]
-fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: Task, watched: &Watched<'_>) {
+fn switch_out(
+    context: &BtfTracePointContext,
+    counters: *mut CpuCounters,
+    prev: Task,
+    control: &Control,
+    side: Side,
+) {
     let Some(record) = SWITCH_OUT.get_ptr_mut(0) else { return };
     let prev_state: u32 = context.arg(3);
-    // Without its memory, an ended task has no user side.
-    let has_user_side = !prev.is_kernel_only() && prev_state & TASK_DEAD == 0;
-    let user = if has_user_side { user_side(counters, prev, watched) } else { UserSide::NONE };
+    let user = match side {
+        // Without its memory, an ended task has no user side.
+        Side::Target(target) if !prev.is_kernel_only() && prev_state & TASK_DEAD == 0 => {
+            user_side(counters, prev, &Watched { control, target, lane: 0 })
+        }
+        _ => UserSide::NONE,
+    };
     let mut start = head(counters, prev, Kind::SwitchOut);
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
     let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
@@ -74,7 +84,7 @@ fn switch_out(context: &BtfTracePointContext, counters: *mut CpuCounters, prev: 
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let woken = task(&context, 0);
-    if woken.target(control).is_none() {
+    if woken.side(control) == Side::Unwatched {
         return 0;
     }
     let (Some(counters), Some(record)) = (counters(), WAKING.get_ptr_mut(0)) else { return 0 };
@@ -83,7 +93,7 @@ pub fn sched_waking(context: BtfTracePointContext) -> i32 {
     let stack = unsafe { kernel_stack(&context, counters, &raw mut (*record).frames) };
     start.frames = stack.frames();
     start.flags = stack.flags;
-    let body = current_as_other();
+    let body = waking_by(current_as_other());
     // SAFETY: as above.
     unsafe {
         (*record).head = start;
@@ -98,7 +108,7 @@ pub fn sched_waking(context: BtfTracePointContext) -> i32 {
 pub fn sched_wakeup_new(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let born = task(&context, 0);
-    if born.target(control).is_none() {
+    if born.side(control) == Side::Unwatched {
         return 0;
     }
     let Some(counters) = counters() else { return 0 };

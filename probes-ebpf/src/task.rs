@@ -4,7 +4,7 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use probes_common::{Control, UserRegisters};
+use probes_common::{Control, MACHINE, UserRegisters};
 
 /// Set at load, and constant for the verifier from then on: the section is read-only.
 #[unsafe(no_mangle)]
@@ -81,6 +81,18 @@ impl Task {
         self.field::<u32>(&TASK_FLAGS) & KERNEL_ONLY != 0
     }
 
+    /// Whether its switches and wake-ups are recorded.
+    #[inline(always)]
+    pub fn side(self, control: &Control) -> Side {
+        match self.target(control) {
+            Some(target) => Side::Target(target),
+            None if control.armed == MACHINE && self.tid() != 0 && self.tgid() != control.tracer => {
+                Side::Bystander
+            }
+            None => Side::Unwatched,
+        }
+    }
+
     /// Which of the targets its process is, if any.
     #[inline(always)]
     pub fn target(self, control: &Control) -> Option<usize> {
@@ -127,6 +139,18 @@ impl Task {
             read_volatile(self.0.add(offset).cast::<T>())
         }
     }
+}
+
+/// Who a task is to a recording.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A thread of the target with this index.
+    Target(usize),
+    /// Another thread, while the whole machine is recorded. A CPU's idle task is none: all CPUs' have the same
+    /// id, and when they run nobody does.
+    Bystander,
+    /// Not recorded.
+    Unwatched,
 }
 
 /// `struct pt_regs` of a task.

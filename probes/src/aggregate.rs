@@ -8,6 +8,7 @@ use reports::offcpu::{Stack, State, Thread, Waker};
 
 use crate::comm::Comm;
 use crate::decode::{ThreadId, UserSide};
+use crate::interrupt;
 use crate::interval::{self, Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
 
 /// Gives addresses names.
@@ -16,6 +17,11 @@ pub trait Names {
     fn kernel(&mut self, frames: &[u64]) -> Vec<String>;
     /// Names of the frames of a user stack of the process `tgid`.
     fn user(&mut self, tgid: u32, user: &UserSide) -> UserNames;
+    /// Who has a handler for a device interrupt, as `/proc/interrupts` names them.
+    fn device(&mut self, interrupt: u32) -> Option<String> {
+        let _ = interrupt;
+        None
+    }
 }
 
 /// A user stack, named.
@@ -206,24 +212,10 @@ fn named(tgid: u32, off: &OffCpu, names: &mut dyn Names) -> Named {
 
 /// Who woke. Which thread an interrupt came upon is chance, so the interrupt is named in its place.
 fn named_waker(waker: &interval::Waker, names: &mut dyn Names) -> Waker {
-    match interrupt(&names.kernel(&waker.stack)) {
+    match interrupt::name(waker, names) {
         Some(name) => Waker { tid: 0, comm: name, interrupt: true },
         None => Waker { tid: waker.peer.tid, comm: waker.peer.comm.text().into(), interrupt: false },
     }
-}
-
-/// The interrupt, hard or soft, that a kernel stack belongs to: the thread it was recorded in was then
-/// only interrupted. Interrupt entries are `asm_*` stubs (arch/x86/include/asm/idtentry.h); a page fault
-/// or another exception has such a stub too, but is the thread's own doing.
-pub fn interrupt(kernel: &[String]) -> Option<String> {
-    let entry = kernel.iter().find_map(|frame| {
-        frame.strip_prefix("asm_sysvec_").or((frame == "asm_common_interrupt").then_some("device_interrupt"))
-    });
-    let soft = || {
-        let is_soft = |frame: &String| matches!(frame.as_str(), "handle_softirqs" | "__do_softirq");
-        kernel.iter().any(is_soft).then_some("softirq")
-    };
-    entry.or_else(soft).map(str::to_owned)
 }
 
 const fn state(wait: Wait) -> State {
@@ -336,19 +328,5 @@ mod tests {
         assert_eq!(count(Filter { tids: vec![8], ..all() }), (0, 0, 0));
         let both = Filter { min_ns: 2_000, max_ns: 9_000, ..all() };
         assert_eq!(both.to_string(), "shorter than 2 us or longer than 9 us");
-    }
-
-    #[test]
-    fn interrupts_are_told_from_exceptions_and_system_calls() {
-        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let timer = ["try_to_wake_up", "asm_sysvec_apic_timer_interrupt", "main"];
-        assert_eq!(interrupt(&frames(&timer)).as_deref(), Some("apic_timer_interrupt"));
-        let disk = ["blk_complete_reqs", "handle_softirqs", "common_interrupt", "asm_common_interrupt"];
-        assert_eq!(interrupt(&frames(&disk)).as_deref(), Some("device_interrupt"));
-        let daemon = ["blk_complete_reqs", "handle_softirqs", "run_ksoftirqd"];
-        assert_eq!(interrupt(&frames(&daemon)).as_deref(), Some("softirq"));
-        assert_eq!(interrupt(&frames(&["try_to_wake_up", "asm_exc_page_fault"])), None);
-        assert_eq!(interrupt(&frames(&["futex_wake", "do_syscall_64"])), None);
-        assert_eq!(interrupt(&[]), None);
     }
 }

@@ -5,8 +5,9 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use probes_common::{
-    CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, Kind, MAX_USER_STACK, Other, PREEMPTED, SCHED_LANE,
-    STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack,
+    CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, IN_DEVICE_HANDLER, IN_SOFTIRQ, Kind, MAX_USER_STACK, Other,
+    PREEMPTED, SCHED_LANE, STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack,
+    Waking,
 };
 use thiserror::Error;
 
@@ -74,6 +75,8 @@ pub enum Event {
     Waking {
         /// The thread that was current where the wake-up came from.
         waker: Peer,
+        /// Whether a handler ran in its place.
+        context: WakeContext,
         /// The kernel stack of that context.
         stack: Stack,
     },
@@ -93,6 +96,17 @@ pub struct Peer {
     pub tgid: u32,
     /// Its name.
     pub comm: Comm,
+}
+
+/// Which handler woke, as the kernel told when it began and ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WakeContext {
+    /// None that was seen: the thread did, or an interrupt that only the stack shows.
+    NoHandler,
+    /// That of the device interrupt with this number in `/proc/interrupts`.
+    Device(u32),
+    /// That of the soft interrupt with this number (include/linux/interrupt.h).
+    Soft(u32),
 }
 
 /// Where a thread was in user space as it entered the kernel.
@@ -164,7 +178,8 @@ impl Decoder {
             kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,
             kind if kind == Kind::SwitchIn as u8 => Event::SwitchIn,
             kind if kind == Kind::Waking as u8 => {
-                Event::Waking { waker: fields.peer()?, stack: self.stack(fields, &head, size_of::<Other>())? }
+                let (waker, context) = (fields.peer()?, fields.wake_context()?);
+                Event::Waking { waker, context, stack: self.stack(fields, &head, size_of::<Waking>())? }
             }
             kind if kind == Kind::Born as u8 => Event::Born { maker: fields.peer()? },
             unknown => return Err(DecodeError::Kind(unknown)),
@@ -299,6 +314,16 @@ impl Fields<'_> {
         })
     }
 
+    fn wake_context(self) -> Result<WakeContext, DecodeError> {
+        let body = size_of::<Head>();
+        let number = self.u32(body + offset_of!(Waking, number))?;
+        Ok(match self.u32(body + offset_of!(Waking, context))? {
+            IN_DEVICE_HANDLER => WakeContext::Device(number),
+            IN_SOFTIRQ => WakeContext::Soft(number),
+            _ => WakeContext::NoHandler,
+        })
+    }
+
     fn peer(self) -> Result<Peer, DecodeError> {
         let body = size_of::<Head>();
         Ok(Peer {
@@ -311,6 +336,7 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use probes_common::IN_NO_HANDLER;
     use proptest::prelude::*;
 
     use super::*;
@@ -350,6 +376,14 @@ mod tests {
                 bytes.extend(peer.comm.bytes());
             }
         }
+        if let Event::Waking { context, .. } = &record.event {
+            let (context, number) = match context {
+                WakeContext::NoHandler => (IN_NO_HANDLER, 0),
+                WakeContext::Device(number) => (IN_DEVICE_HANDLER, *number),
+                WakeContext::Soft(number) => (IN_SOFTIRQ, *number),
+            };
+            bytes.extend([context, number].iter().flat_map(|word| word.to_ne_bytes()));
+        }
         bytes.extend(frames.iter().flat_map(|frame| frame.to_ne_bytes()));
         bytes
     }
@@ -371,6 +405,14 @@ mod tests {
         })
     }
 
+    fn contexts() -> impl Strategy<Value = WakeContext> {
+        prop_oneof![
+            Just(WakeContext::NoHandler),
+            any::<u32>().prop_map(WakeContext::Device),
+            any::<u32>().prop_map(WakeContext::Soft),
+        ]
+    }
+
     fn events() -> impl Strategy<Value = Event> {
         prop_oneof![
             (any::<(bool, u32, Option<u64>, Option<u64>, [u8; COMM_LEN])>(), stacks()).prop_map(
@@ -385,7 +427,11 @@ mod tests {
                 }
             ),
             Just(Event::SwitchIn),
-            (peers(), stacks()).prop_map(|(waker, stack)| Event::Waking { waker, stack }),
+            (peers(), contexts(), stacks()).prop_map(|(waker, context, stack)| Event::Waking {
+                waker,
+                context,
+                stack
+            }),
             peers().prop_map(|maker| Event::Born { maker }),
         ]
     }

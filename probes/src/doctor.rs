@@ -41,7 +41,7 @@ pub fn examine() -> Doctor {
 fn commands() -> Vec<Trial> {
     let record = |calls: Option<CallFilter>| {
         let ring_bytes = Options::default().ring_bytes;
-        move || match Probes::attach(Plan { ring_bytes, calls }) {
+        move || match Probes::attach(&Plan::new(ring_bytes, calls)) {
             Ok(_) => Ok(hidden_kernel_symbols()),
             Err(error) => Err(told(&error)),
         }

@@ -71,13 +71,13 @@ impl<C: Consumer> Drain<C> {
         }
         let watch = |pid: &u32| Watch { pid: *pid, code: self.user.code_spans(*pid) };
         let watches: Vec<Watch> = self.pids.iter().map(watch).collect();
-        self.probes.arm(&watches)
+        self.probes.switch().watch(&watches)
     }
 
     fn finish(mut self) -> Result<C::Made, AttachError> {
         let end_ns = proc::monotonic_ns();
         let ran_ns = self.pids.iter().flat_map(|pid| proc::ran_ns(*pid)).collect();
-        self.probes.disarm()?;
+        self.probes.switch().off()?;
         let counters = self.last_passes()?;
         self.user.refresh(true);
         let recursion_misses = self.probes.recursion_misses().unwrap_or(0);

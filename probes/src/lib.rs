@@ -16,6 +16,7 @@ pub mod futex;
 pub mod gaps;
 pub mod host;
 pub mod images;
+pub mod interrupt;
 pub mod interval;
 pub mod launch;
 mod load;

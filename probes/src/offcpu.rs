@@ -10,7 +10,7 @@ use crate::error::{AttachError, FinishError};
 use crate::interval::{Interval, Windows};
 use crate::pipeline::{Analysis, Gathered};
 use crate::proc;
-use crate::recording::{self, ATTACH, Recording};
+use crate::recording::{self, ATTACH, Recording, Scope};
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
 use crate::target::Target;
 
@@ -28,6 +28,8 @@ pub struct Options {
     pub stats: bool,
     /// Allow the watched process to be the one that records.
     pub watch_self: bool,
+    /// Whose waits are recorded.
+    pub scope: Scope,
 }
 
 impl Default for Options {
@@ -38,6 +40,7 @@ impl Default for Options {
             keep_intervals: false,
             stats: false,
             watch_self: false,
+            scope: Scope::Targets,
         }
     }
 }
@@ -103,6 +106,7 @@ impl Session {
             ring_bytes: options.ring_bytes,
             stats: options.stats,
             watch_self: options.watch_self,
+            scope: options.scope,
         };
         let recording = Recording::attach(targets, None, &common, |_| sink)?;
         let warnings = recording.warnings().to_vec();

@@ -11,6 +11,7 @@ use crate::call::SeedCall;
 use crate::drain::Drain;
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState};
+pub use crate::load::Scope;
 use crate::load::{Plan, Probes, Watch};
 use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
@@ -29,11 +30,13 @@ pub struct Options {
     pub stats: bool,
     /// Allow one of the watched processes to be the one that records.
     pub watch_self: bool,
+    /// Whose switches and wake-ups are recorded.
+    pub scope: Scope,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, stats: false, watch_self: false }
+        Self { ring_bytes: 8 << 20, stats: false, watch_self: false, scope: Scope::Targets }
     }
 }
 
@@ -81,15 +84,16 @@ impl<A: Analysis> Recording<A> {
     ) -> Result<Self, AttachError> {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
-        let mut probes = Probes::attach(Plan { ring_bytes: options.ring_bytes, calls })?;
+        let mut probes = Probes::attach(&Plan::new(options.ring_bytes, calls))?;
         if options.stats {
             probes.count_runs()?;
         }
         let (mut user, mut warnings) = ProcessStacks::of(&pids);
         let watches: Vec<Watch> =
             pids.iter().map(|pid| Watch { pid: *pid, code: user.code_spans(*pid) }).collect();
+        probes.switch().watch(&watches)?;
         let armed_ns = proc::monotonic_ns();
-        probes.arm(&watches)?;
+        probes.switch().on(options.scope)?;
         let start_ns = proc::monotonic_ns();
         let mut seeds = Vec::new();
         let mut start = Start { start_ns, calls: Vec::new() };

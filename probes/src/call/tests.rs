@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::comm::Comm;
-use crate::decode::Peer;
+use crate::decode::{Peer, WakeContext};
 use crate::gaps::Gap;
 use crate::interval::{Doing, Interval, KernelStack, OffCpu, Wait};
 
@@ -29,7 +29,7 @@ fn record(thread: ThreadId, time_ns: u64, event: CallEvent) -> CallRecord {
 
 fn off(thread: ThreadId, start_ns: u64, end_ns: u64, wait: Wait) -> Interval {
     let peer = Peer { tid: 9, tgid: 9, comm: Comm::from_text("waker") };
-    let waker = Some(Waker { peer, stack: Arc::default() });
+    let waker = Some(Waker { peer, context: WakeContext::NoHandler, stack: Arc::default() });
     let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user: None, waker });
     Interval { thread, start_ns, end_ns, doing, left_cpu: true, truncated: false }
 }

@@ -7,7 +7,7 @@ use reports::futex::Verdict;
 
 use super::*;
 use crate::call::{CallEvent, CallRecord, SeedCall};
-use crate::decode::{Peer, UserSide};
+use crate::decode::{Peer, UserSide, WakeContext};
 use crate::gaps::Gap;
 use crate::interval::{Doing, Interval, KernelStack, OffCpu, Wait, Waker};
 use crate::pipeline::Analysis;
@@ -48,7 +48,11 @@ impl Scene {
     fn off(&mut self, tid: u32, start_ns: u64, end_ns: u64, wait: Wait, waker: Option<u32>) {
         let thread = ThreadId { tid, start_ns: 1 };
         let peer = |tid| Peer { tid, tgid: 7, comm: Comm::from_text("waker") };
-        let waker = waker.map(|tid| Waker { peer: peer(tid), stack: Arc::default() });
+        let waker = waker.map(|tid| Waker {
+            peer: peer(tid),
+            context: WakeContext::NoHandler,
+            stack: Arc::default(),
+        });
         let doing = Doing::OffCpu(OffCpu { wait, stack: KernelStack::Missing, user: None, waker });
         self.0.interval(Interval { thread, start_ns, end_ns, doing, left_cpu: true, truncated: false });
     }

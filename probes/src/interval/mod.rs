@@ -15,7 +15,7 @@ pub use builder::{Builder, Finished, ThreadNote};
 pub use clip::{Windows, WindowsError};
 pub use seed::{Seed, SeedState};
 
-use crate::decode::{Peer, ThreadId, UserSide};
+use crate::decode::{Peer, ThreadId, UserSide, WakeContext};
 
 /// A stretch of one thread's time in which it did one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,9 @@ pub enum KernelStack {
 pub struct Waker {
     /// The thread that was current.
     pub peer: Peer,
-    /// The kernel stack that woke, which tells whether that thread was only interrupted.
+    /// The handler that ran in its place, if one was seen to.
+    pub context: WakeContext,
+    /// The kernel stack that woke, which shows the interrupts that have no handler to be seen.
     pub stack: Arc<[u64]>,
 }
 

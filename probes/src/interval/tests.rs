@@ -33,7 +33,7 @@ fn preempted() -> Event {
 }
 
 fn waking(tid: u32) -> Event {
-    Event::Waking { waker: peer(tid), stack: stack(9) }
+    Event::Waking { waker: peer(tid), context: WakeContext::NoHandler, stack: stack(9) }
 }
 
 fn record(thread: ThreadId, time_ns: u64, event: Event) -> Record {

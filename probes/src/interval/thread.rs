@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::task_state::{Leaving, leaving};
 use super::{Doing, Interval, KernelStack, OffCpu, Seed, SeedState, Wait, Waker};
 use crate::comm::Comm;
-use crate::decode::{Event, Stack, ThreadId, UserSide};
+use crate::decode::{Event, Stack, ThreadId, UserSide, WakeContext};
 
 /// What a thread is doing, and since when.
 #[derive(Debug)]
@@ -93,11 +93,13 @@ impl Thread {
                 self.comm = Some(*comm);
                 self.switch_out(time_ns, leaving(*preempted, *prev_state), recorded(stack), *user, emit);
             }
-            Event::Waking { waker, stack } => {
-                self.waking(time_ns, Waker { peer: *waker, stack: Arc::clone(&stack.frames) });
+            Event::Waking { waker, context, stack } => {
+                let stack = Arc::clone(&stack.frames);
+                self.waking(time_ns, Waker { peer: *waker, context: *context, stack });
             }
             Event::Born { maker } => {
-                self.waking(time_ns, Waker { peer: *maker, stack: Arc::default() });
+                let context = WakeContext::NoHandler;
+                self.waking(time_ns, Waker { peer: *maker, context, stack: Arc::default() });
                 self.comm = self.comm.or(Some(maker.comm));
             }
         }

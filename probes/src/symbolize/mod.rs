@@ -17,6 +17,7 @@ use blazesym::{Addr, MaybeDefault};
 use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
 use crate::images::Place;
+use crate::interrupt;
 use crate::unwind::ProcessStacks;
 
 pub use place::Places;
@@ -29,6 +30,8 @@ pub struct Symbolizer {
     user: HashMap<(u32, Place, bool), String>,
     binaries: elf::Binaries,
     stacks: ProcessStacks,
+    /// The text of `/proc/interrupts`, once it was asked for.
+    interrupts: Option<String>,
 }
 
 impl std::fmt::Debug for Symbolizer {
@@ -43,7 +46,7 @@ impl Symbolizer {
         // Its demangling takes a C function called `c` for the type `char`.
         let blazesym = Blazesym::builder().enable_demangling(false).build();
         let (kernel, user, binaries) = (HashMap::new(), HashMap::new(), elf::Binaries::default());
-        Self { blazesym, kernel, user, binaries, stacks }
+        Self { blazesym, kernel, user, binaries, stacks, interrupts: None }
     }
 
     fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
@@ -85,6 +88,11 @@ impl Names for Symbolizer {
         let places = frames.places.iter().enumerate();
         let named = places.map(|(depth, place)| self.name_user(tgid, *place, depth > 0));
         UserNames { frames: named.collect(), truncated: frames.truncated }
+    }
+
+    fn device(&mut self, interrupt: u32) -> Option<String> {
+        let read = || fs::read_to_string("/proc/interrupts").unwrap_or_default();
+        interrupt::device(self.interrupts.get_or_insert_with(read), interrupt)
     }
 }
 

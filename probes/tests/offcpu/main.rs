@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         session("offcpu::thread_born_inside_has_no_time_before", session::born_inside),
         session("offcpu::waker_through_a_pipe_is_named", session::waker_is_named),
         session("offcpu::timer_wakes_in_an_interrupt", session::timer_interrupt),
+        session("offcpu::timeout_wakes_in_a_soft_interrupt", session::soft_interrupt),
+        session("offcpu::whole_machine_is_recorded_but_for_the_recorder", session::whole_machine),
         session("offcpu::forced_loss_is_counted_exactly", session::forced_loss),
         session("offcpu::windows_are_cut_from_one_recording", session::windows),
         session("offcpu::dropped_session_leaves_nothing_loaded", session::dropped),

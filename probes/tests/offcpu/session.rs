@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use probes::monotonic_ns;
 use probes::offcpu::{Options, Session};
-use reports::offcpu::{OffCpu, State, Thread};
+use probes::recording::Scope;
+use reports::offcpu::{OffCpu, Stack, State, Thread, Waker};
 use testkit::Outcome;
 
 use crate::subject::Subject;
@@ -180,6 +181,48 @@ pub fn timer_interrupt() -> Outcome {
         .filter_map(|stack| stack.waker.as_ref())
         .collect();
     assert!(!wakers.is_empty() && wakers.iter().all(|waker| waker.interrupt), "{report:#?}");
+    Ok(())
+}
+
+/// A socket's read times out by a timer of the soft interrupt, which comes upon whatever runs then.
+pub fn soft_interrupt() -> Outcome {
+    let subject = Subject::start("times-out");
+    let report = record(&subject, Duration::from_millis(400));
+    let wakers: Vec<_> = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.comm == "reader" && stack.state == State::Interruptible)
+        .filter_map(|stack| stack.waker.as_ref())
+        .collect();
+    let is_timer = |waker: &&Waker| waker.interrupt && waker.tid == 0 && waker.comm == "softirq/timer";
+    assert!(!wakers.is_empty() && wakers.iter().all(is_timer), "{report:#?}");
+    Ok(())
+}
+
+/// Of a thread that nobody asked for, its waits are there, and its user stacks are not. The tests beside this
+/// one are part of the machine, and one of them makes more events than there is room for.
+pub fn whole_machine() -> Outcome {
+    let (target, other) = (Subject::start("naps"), Subject::start("pipes"));
+    let options = Options { scope: Scope::Machine, ring_bytes: 32 << 20, ..Options::default() };
+    let session = Session::attach(target.pid(), options)?;
+    thread::sleep(Duration::from_millis(300));
+    let report = session.finish()?;
+    let tid = |pid: u32, comm: &str| {
+        let is_it = |thread: &&Thread| thread.pid == pid && thread.comm == comm;
+        report.threads.iter().find(is_it).unwrap_or_else(|| panic!("no {comm}: {report:#?}")).tid
+    };
+    let (napper, ping, pong) =
+        (tid(target.pid(), "napper"), tid(other.pid(), "ping"), tid(other.pid(), "pong"));
+    let asleep = |tid: u32| {
+        report.stacks.iter().filter(move |stack| stack.tid == tid && stack.state == State::Interruptible)
+    };
+    assert!(asleep(napper).any(|stack| !stack.user.is_empty()), "{report:#?}");
+    assert!(asleep(pong).all(|stack| stack.user.is_empty()), "{report:#?}");
+    let by_ping = |stack: &Stack| stack.waker.as_ref().is_some_and(|waker| waker.tid == ping);
+    assert!(asleep(pong).any(by_ping), "{report:#?}");
+    let is_ours = |thread: &Thread| thread.pid == std::process::id();
+    assert!(!report.threads.iter().any(is_ours), "the recorder is left out: {report:#?}");
+    assert!(!report.threads.iter().any(|thread| thread.tid == 0), "and so are idle tasks");
     Ok(())
 }
 

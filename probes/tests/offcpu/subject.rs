@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::UdpSocket;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,6 +73,11 @@ pub fn play(role: &str) {
         "parked" => for_ever("parked", thread::park),
         "spins" => for_ever("spinner", std::hint::spin_loop),
         "naps" => for_ever("napper", || thread::sleep(Duration::from_millis(20))),
+        "times-out" => for_ever("reader", || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            socket.recv(&mut [0]).unwrap_err();
+        }),
         "rivals" => {
             for name in ["rival-a", "rival-b"] {
                 spawn(name, || {
