@@ -33,9 +33,6 @@ const SWEEP: [&str; 14] = [
     "--offcpu-slowest",
 ];
 
-/// The exit code of a command that SIGINT ended.
-const INTERRUPTED: u8 = 130;
-
 /// The command.
 pub fn run(_: &Arguments) -> Result<ExitCode> {
     // What setup cannot install comes first: without it there is no use in installing the rest.
@@ -52,7 +49,7 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
     let ended = process::run_interruptible(&mut sweep)?;
     if let Some(signal) = ended.interrupted_by {
         eprintln!("interrupted by {signal}; what was measured until then is in {}", run_dir.display());
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(ExitCode::from(crate::INTERRUPTED));
     }
     if !ended.status.success() {
         bail!("the sweep {}; what it wrote is in {}", process::ending(ended.status), run_dir.display());

@@ -1,8 +1,9 @@
-//! This repository's own commands: `cargo xtask setup`, `demo`, `test` and `ebpf`.
+//! This repository's own commands: `cargo xtask setup`, `demo`, `test`, `ebpf` and `lab`.
 
 mod demo;
 mod ebpf;
 mod host;
+mod lab;
 mod process;
 mod setup;
 mod test;
@@ -12,6 +13,9 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// The exit code of a command that SIGINT or SIGTERM ended.
+const INTERRUPTED: u8 = 130;
 
 /// This repository's own commands.
 #[derive(Parser)]
@@ -26,6 +30,7 @@ enum Command {
     Setup(setup::Arguments),
     Demo(demo::Arguments),
     Test(test::Arguments),
+    Lab(lab::Arguments),
     /// Build the eBPF object from its sources and write it, with the toolchain used, into the repository.
     Ebpf,
 }
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
         Command::Ebpf => ebpf::rebuild(workspace::root()).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

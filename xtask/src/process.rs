@@ -63,12 +63,14 @@ pub fn run_interruptible(command: &mut Command) -> Result<Ended> {
     }
 }
 
-struct Interrupts {
+/// SIGINT and SIGTERM, noticed and not obeyed.
+pub struct Interrupts {
     last: Arc<AtomicUsize>,
 }
 
 impl Interrupts {
-    fn watch() -> io::Result<Self> {
+    /// From now on they are only noted.
+    pub fn watch() -> io::Result<Self> {
         let last = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize)?;
@@ -76,7 +78,8 @@ impl Interrupts {
         Ok(Self { last })
     }
 
-    fn take(&self) -> Option<(Signal, &'static str)> {
+    /// The last that came since it was asked, and its name.
+    pub fn take(&self) -> Option<(Signal, &'static str)> {
         match self.last.swap(0, Ordering::SeqCst) as i32 {
             SIGINT => Some((Signal::INT, "SIGINT")),
             SIGTERM => Some((Signal::TERM, "SIGTERM")),

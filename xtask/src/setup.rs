@@ -24,7 +24,7 @@ pub struct Arguments {
 pub enum Purpose {
     /// Running microVMs and tracing them.
     Run,
-    /// That, and checking the source, which includes building the eBPF programs from it.
+    /// That, and checking the source, which includes building the eBPF programs from it and the lab.
     Test,
 }
 
@@ -58,8 +58,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Installs what is missing for `purpose`; does and prints nothing when all is there.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     let mut packages = debian::missing();
-    if purpose == Purpose::Test && ebpf::compiler().is_none() {
-        packages.extend(ebpf::DEBIAN_PACKAGES);
+    if purpose == Purpose::Test {
+        packages.extend(debian::missing_for_lab());
+        if ebpf::compiler().is_none() {
+            packages.extend(ebpf::DEBIAN_PACKAGES);
+        }
     }
     let fetches_firecracker = firecracker::find()?.is_none();
     if fetches_firecracker && !debian::has_pip() {
@@ -77,6 +80,14 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
 /// Installs Debian packages, or fails with the command that would.
 pub fn install_packages(packages: &[&str]) -> Result<()> {
     debian::install(packages)
+}
+
+/// Fails with what to install, or installs it, where this host cannot boot a machine of the lab.
+pub fn ensure_lab() -> Result<()> {
+    match debian::missing_for_lab() {
+        packages if packages.is_empty() => Ok(()),
+        packages => debian::install(&packages).context("the lab cannot boot a machine here"),
+    }
 }
 
 /// The Firecracker binary that everything here runs.

@@ -33,15 +33,33 @@ const PACKAGES: [Package; 7] = [
     Package { name: "iproute2", proof: Proof::Program("ip") },
 ];
 
+/// What the lab takes to unpack kernels and to run them.
+const LAB_PACKAGES: [Package; 4] = [
+    Package { name: "qemu-system-x86", proof: Proof::Program("qemu-system-x86_64") },
+    Package { name: "kmod", proof: Proof::Program("depmod") },
+    Package { name: "xz-utils", proof: Proof::Program("xz") },
+    Package { name: "binutils", proof: Proof::Program("strip") },
+];
+
 /// Names of the packages that the host lacks.
 pub fn missing() -> Vec<&'static str> {
-    PACKAGES.iter().filter(|package| package.found().is_none()).map(|package| package.name).collect()
+    names_of_missing(&PACKAGES)
+}
+
+/// Names of the packages that the lab lacks here.
+pub fn missing_for_lab() -> Vec<&'static str> {
+    names_of_missing(&LAB_PACKAGES)
+}
+
+fn names_of_missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|package| package.found().is_none()).map(|package| package.name).collect()
 }
 
 /// One line per package.
 pub fn survey() -> Vec<Item> {
     PACKAGES
         .iter()
+        .chain(&LAB_PACKAGES)
         .map(|package| Item {
             name: package.name.to_owned(),
             found: package.found().ok_or_else(|| remedy(&[package.name])),

@@ -1,0 +1,241 @@
+//! One virtual machine in software emulation: its QEMU, what it says, and its certain end.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::process::Interrupts;
+
+/// The emulator's program.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// What a machine is made of.
+pub struct Machine {
+    /// The kernel, as its package has it.
+    pub kernel: PathBuf,
+    /// Its first file system.
+    pub initramfs: PathBuf,
+    /// Its memory.
+    pub mem_mib: u32,
+    /// Its processors; each takes one of the host's while it computes.
+    pub cpus: u32,
+    /// Emulate AMD's virtualisation, so that `/dev/kvm` is there inside.
+    pub has_kvm: bool,
+    /// Its disks.
+    pub drives: Vec<Drive>,
+    /// Whether a person sits at it: a console on this terminal in place of the output port.
+    pub is_interactive: bool,
+}
+
+/// A disk.
+pub struct Drive {
+    /// The serial number by which it is found inside.
+    pub serial: &'static str,
+    /// What follows `-drive if=none,id=...,`.
+    pub options: String,
+}
+
+/// A machine that runs; dropping it ends it.
+pub struct Running {
+    child: Child,
+    started: Instant,
+    console: PathBuf,
+    control: PathBuf,
+}
+
+/// How a machine ended.
+pub struct Ended {
+    /// QEMU's own exit status; `None` where it was killed from here.
+    pub status: Option<ExitStatus>,
+    /// Why it was killed.
+    pub killed_for: Option<Killed>,
+}
+
+/// Why a machine was killed from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    /// It was still running when its time was over.
+    Timeout,
+    /// This process was interrupted by this signal.
+    Interrupt(&'static str),
+}
+
+/// `path` as part of a `-drive` option, where a comma ends a value.
+pub fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+impl Machine {
+    /// Starts it; what it says on its console and control port is written to files in `dir`.
+    pub fn start(&self, dir: &Path) -> Result<Running> {
+        let (console, control) = (dir.join("console.log"), dir.join("control"));
+        let mut qemu = Command::new(QEMU);
+        qemu.args(self.arguments(&console, &control));
+        if self.is_interactive {
+            qemu.stdin(Stdio::inherit()).stdout(Stdio::inherit());
+        } else {
+            qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        }
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+        unsafe {
+            qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        }
+        let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
+        Ok(Running { child, started: Instant::now(), console, control })
+    }
+
+    fn arguments(&self, console: &Path, control: &Path) -> Vec<String> {
+        // EPYC is the model on which Firecracker was found to run; `max` has every instruction that is emulated.
+        let cpu = if self.has_kvm { "EPYC,+svm,+npt" } else { "max" };
+        let mut arguments: Vec<String> = [
+            "-M",
+            "q35",
+            "-accel",
+            "tcg,thread=multi,tb-size=512",
+            "-cpu",
+            cpu,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-append",
+            // The emulator follows this host's counter on every processor, so the guest may trust it. Mitigations
+            // cost much in emulation and protect nobody here.
+            "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off random.trust_cpu=on",
+            "-device",
+            "virtio-serial-pci",
+        ]
+        .map(str::to_owned)
+        .into();
+        let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+        add("-smp", self.cpus.to_string());
+        add("-m", self.mem_mib.to_string());
+        add("-kernel", self.kernel.to_string_lossy().into_owned());
+        add("-initrd", self.initramfs.to_string_lossy().into_owned());
+        add("-chardev", format!("file,id=console,path={}", escaped(console)));
+        add("-serial", "chardev:console".to_owned());
+        add("-chardev", format!("file,id=control,path={}", escaped(control)));
+        add("-device", "virtserialport,chardev=control,name=control".to_owned());
+        let (output, port) = if self.is_interactive {
+            // Ctrl-C at a shell is the guest's.
+            ("stdio,id=output,signal=off", "virtconsole")
+        } else {
+            // Not `stdio`: when its input ends, the port counts as unplugged and the guest's writes wait for ever.
+            ("file,id=output,path=/dev/stdout", "virtserialport")
+        };
+        add("-chardev", output.to_owned());
+        add("-device", format!("{port},chardev=output,name=output"));
+        for (index, drive) in self.drives.iter().enumerate() {
+            add("-drive", format!("if=none,id=drive{index},{}", drive.options));
+            add("-device", format!("virtio-blk-pci,drive=drive{index},serial={}", drive.serial));
+        }
+        arguments
+    }
+}
+
+impl Running {
+    /// Waits for its end, and kills it when `timeout` is over or this process is interrupted. What comes out of the
+    /// output port is given to `sink` as it comes.
+    pub fn wait(
+        &mut self,
+        timeout: Duration,
+        interrupts: &Interrupts,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Ended> {
+        let output = self.child.stdout.take().map(read_apart);
+        let deadline = self.started + timeout;
+        loop {
+            if let Some((_, name)) = interrupts.take() {
+                return self.kill_for(Killed::Interrupt(name));
+            }
+            if Instant::now() >= deadline {
+                return self.kill_for(Killed::Timeout);
+            }
+            if next_chunk(output.as_ref(), sink) {
+                continue;
+            }
+            if let Some(status) = self.child.try_wait()? {
+                while next_chunk(output.as_ref(), sink) {}
+                return Ok(Ended { status: Some(status), killed_for: None });
+            }
+        }
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// What it said of itself, one word or a word and its value a line: see `init.sh`.
+    pub fn control(&self) -> String {
+        fs::read_to_string(&self.control).unwrap_or_default()
+    }
+
+    /// The last lines of its console.
+    pub fn console_tail(&self, lines: usize) -> String {
+        let text = String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn kill_for(&mut self, why: Killed) -> Result<Ended> {
+        self.kill()?;
+        Ok(Ended { status: None, killed_for: Some(why) })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gives the next chunk to `sink`; waits for one for a moment, and says whether there was one.
+fn next_chunk(output: Option<&Receiver<Vec<u8>>>, sink: &mut dyn FnMut(&[u8])) -> bool {
+    let pause = Duration::from_millis(50);
+    match output.map(|output| output.recv_timeout(pause)) {
+        Some(Ok(chunk)) => {
+            sink(&chunk);
+            true
+        }
+        Some(Err(RecvTimeoutError::Timeout)) => false,
+        Some(Err(RecvTimeoutError::Disconnected)) | None => {
+            thread::sleep(pause);
+            false
+        }
+    }
+}
+
+/// Reads on a thread of its own, so that a silent machine can be waited for with a deadline.
+fn read_apart(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut chunk = [0; 8192];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            if sender.send(chunk[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// A sink that passes everything on to this process's own output.
+pub fn pass_through(chunk: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    // Nobody may be listening any more; the machine's work goes on.
+    let _ = stdout.write_all(chunk).and_then(|()| stdout.flush());
+}

@@ -1,0 +1,80 @@
+//! What the commands of the lab have in common on their command lines.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// The machine to boot.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Hardware {
+    /// Memory of the machine in MiB
+    #[arg(long = "mem", value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..))]
+    pub mem_mib: u32,
+    /// Processors of the machine; each that computes takes one of this host's
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+    /// Size of the data disk in MiB, which is mounted on /data
+    #[arg(long = "disk-mib", value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(512..))]
+    pub disk_mib: u32,
+    /// Bytes a second that the data disk takes in writing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub disk_bps: Option<u64>,
+    /// Requests a second that the data disk takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub disk_iops: Option<u64>,
+    /// File system of the data disk
+    #[arg(long, default_value = "ext4")]
+    pub fs: FileSystem,
+    /// Emulate a processor with AMD's virtualisation and load kvm-amd: Firecracker runs inside
+    #[arg(long)]
+    pub kvm_amd: bool,
+    /// End the machine after that many seconds, its boot included
+    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout_s: u64,
+}
+
+/// A file system of the data disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FileSystem {
+    /// Built into Debian's kernels.
+    Ext4,
+    /// Needs xfsprogs on this host.
+    Xfs,
+    /// Needs btrfs-progs on this host.
+    Btrfs,
+}
+
+impl Hardware {
+    /// Until when the machine may run.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s)
+    }
+
+    /// The speed of the data disk, as what follows in a `-drive` option.
+    pub fn throttling(&self) -> String {
+        let mut options = String::new();
+        if let Some(bps) = self.disk_bps {
+            options.push_str(&format!(",throttling.bps-write={bps}"));
+        }
+        if let Some(iops) = self.disk_iops {
+            options.push_str(&format!(",throttling.iops-total={iops}"));
+        }
+        options
+    }
+}
+
+impl FileSystem {
+    /// Its name in `mount -t`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// The module that brings it, where it is not built in.
+    pub fn module(self) -> Option<&'static str> {
+        (self != Self::Ext4).then_some(self.name())
+    }
+}

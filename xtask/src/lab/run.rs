@@ -1,0 +1,139 @@
+//! `cargo xtask lab run` and `shell`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use super::image::Image;
+use super::kernels::{self, Kernel};
+use super::options::Hardware;
+use super::programs;
+use super::session::{self, Booted, Done, Job, Session};
+use super::{machine, quote};
+use crate::setup;
+
+/// Boot a kernel and run a command in it.
+#[derive(clap::Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    hardware: Hardware,
+    /// Put this file into the machine, at the same path and, where it is a program, on its PATH; may be repeated
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// Where to put what the command left in its working directory, /out
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The command and its arguments; forkd, forkd-probe, forkd-bench, firecracker and busybox are there
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Boot a kernel and give a prompt in it.
+#[derive(clap::Args)]
+pub struct ShellArguments {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    hardware: Hardware,
+    /// Put this file into the machine; may be repeated
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+}
+
+/// Which kernel, and which build of our programs.
+#[derive(clap::Args)]
+struct Which {
+    /// Kernel by its name in the lab, or all, one after the other
+    #[arg(long, default_value = kernels::DEFAULT)]
+    kernel: String,
+    /// Where the archive has the pinned kernel no more, take the nearest
+    #[arg(long)]
+    nearest: bool,
+    /// Build our programs with optimisation: emulation is slow
+    #[arg(long)]
+    release: bool,
+}
+
+/// Runs a command on each kernel; the exit code is the command's, of the last kernel on which it was not 0.
+pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let kernels = kernels::named(&arguments.which.kernel)?;
+    let mut image = image(&arguments.which, &arguments.with)?;
+    let program = &arguments.command[0];
+    if image.find(program).is_none() {
+        bail!(
+            "{program} is not in the machine: --with FILE puts one in; there are {} and busybox's",
+            image.programs().join(", ")
+        );
+    }
+    let words: Vec<String> = arguments.command.iter().map(|word| quote(word)).collect();
+    let job = Job::Script(format!("exec {}\n", words.join(" ")));
+    let mut exit_code = 0;
+    for kernel in kernels {
+        let out = out_dir(arguments.out.as_deref(), &arguments.which.kernel, kernel);
+        let done = boot(&arguments.which, kernel, &arguments.hardware, &mut image, &job, &out)?;
+        report(kernel, &done, &out);
+        match done.exit_code {
+            Some(0) => {}
+            Some(code) => exit_code = code,
+            None => return Ok(ExitCode::from(crate::INTERRUPTED)),
+        }
+    }
+    Ok(ExitCode::from(u8::try_from(exit_code).unwrap_or(1)))
+}
+
+/// Gives a prompt.
+pub fn shell(arguments: &ShellArguments) -> Result<ExitCode> {
+    let kernels = kernels::named(&arguments.which.kernel)?;
+    let [kernel] = kernels[..] else { bail!("a shell runs on one kernel: name it with --kernel") };
+    let mut image = image(&arguments.which, &arguments.with)?;
+    let out = out_dir(None, &arguments.which.kernel, kernel);
+    println!("lab: Linux {} boots; `exit` turns it off, what is in /out then is brought back", kernel.name);
+    let done = boot(&arguments.which, kernel, &arguments.hardware, &mut image, &Job::Shell, &out)?;
+    report(kernel, &done, &out);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn image(which: &Which, with: &[PathBuf]) -> Result<Image> {
+    setup::ensure_lab()?;
+    let mut image = session::base_image(&session::archive(which.nearest))?;
+    programs::add_all(&mut image, which.release)?;
+    for file in with {
+        let path = fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
+        programs::add_file(&mut image, &path)?;
+    }
+    Ok(image)
+}
+
+fn boot(
+    which: &Which,
+    kernel: Kernel,
+    hardware: &Hardware,
+    image: &mut Image,
+    job: &Job,
+    out: &Path,
+) -> Result<Done> {
+    let booted = Booted::prepare(&session::archive(which.nearest), kernel)?;
+    Session::new(&booted, hardware)?.run(image, job, out, &mut machine::pass_through)
+}
+
+/// Where files are brought back to: one folder for each kernel where there are several.
+fn out_dir(named: Option<&Path>, asked: &str, kernel: Kernel) -> PathBuf {
+    let base = named.map_or_else(|| session::folder().join("out"), Path::to_owned);
+    if asked == "all" || named.is_none() { base.join(kernel.name) } else { base }
+}
+
+fn report(kernel: Kernel, done: &Done, out: &Path) {
+    let up = done.up_after_s.map_or_else(String::new, |seconds| format!(", up after {seconds:.1} s"));
+    let how = match done.exit_code {
+        Some(code) => format!("exit code {code}"),
+        None => "interrupted".to_owned(),
+    };
+    eprintln!("lab: Linux {}: {how}{up}", kernel.name);
+    if done.has_files {
+        eprintln!("lab: files: {}", out.display());
+    }
+}
