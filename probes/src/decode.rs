@@ -235,6 +235,36 @@ pub fn user_stack(bytes: &[u8]) -> Option<UserSample<'_>> {
     user_sample(bytes, &head).ok()
 }
 
+/// The kernel stack of a record, innermost frame first, eight bytes a frame; `None` where it has none.
+pub fn kernel_stack(bytes: &[u8]) -> Option<&[u8]> {
+    let head = Fields(bytes).head().ok()?;
+    let body = match head.kind {
+        kind if kind == Kind::SwitchOut as u8 => size_of::<SwitchOut>(),
+        kind if kind == Kind::Waking as u8 => size_of::<Waking>(),
+        _ => return None,
+    };
+    bytes.get(size_of::<Head>() + body..)?.get(..8 * usize::from(head.frames))
+}
+
+/// The device interrupt in whose handler a record's wake-up was made.
+pub fn device(bytes: &[u8]) -> Option<u32> {
+    let fields = Fields(bytes);
+    fields.head().ok().filter(|head| head.kind == Kind::Waking as u8)?;
+    match fields.wake_context().ok()? {
+        WakeContext::Device(number) => Some(number),
+        WakeContext::NoHandler | WakeContext::Soft(_) => None,
+    }
+}
+
+/// The process that a record of a switch is about, and where the thread was in user space.
+pub fn user_side(bytes: &[u8]) -> Option<(u32, UserSide)> {
+    let fields = Fields(bytes);
+    let head = fields.head().ok().filter(|head| head.kind == Kind::SwitchOut as u8)?;
+    let ip = fields.u64(size_of::<Head>() + offset_of!(SwitchOut, user_ip)).ok().filter(|ip| *ip != 0)?;
+    let stack = fields.u64(size_of::<Head>() + offset_of!(SwitchOut, user_stack)).ok()?;
+    Some((head.tgid, UserSide { ip, stack: (stack != 0).then_some(stack) }))
+}
+
 fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, DecodeError> {
     let (fields, body) = (Fields(bytes), size_of::<Head>());
     let claimed = fields.u64(body + offset_of!(UserStack, bytes))?;

@@ -82,7 +82,8 @@ impl<C: Consumer> Drain<C> {
         self.user.refresh(true);
         let recursion_misses = self.probes.recursion_misses().unwrap_or(0);
         let programs = self.probes.costs();
-        let ending = Ending { end_ns, ran_ns, counters, recursion_misses, programs };
+        let unkept = self.user.unkept();
+        let ending = Ending { end_ns, ran_ns, counters, recursion_misses, unkept, programs };
         // Detached before the report is made, which may take a while.
         drop(self.probes);
         Ok(self.consumer.finish(ending, self.user))

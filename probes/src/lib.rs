@@ -27,6 +27,7 @@ pub mod order;
 pub mod pipeline;
 mod proc;
 mod program_info;
+pub mod recfile;
 pub mod recording;
 pub mod stacks;
 pub mod symbolize;

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Command::Syscalls(command) => cli::syscalls::run(command),
         Command::Doctor(command) => cli::doctor::run(command),
         Command::Oncpu(command) => cli::oncpu::run(command),
+        Command::Record(command) => cli::record::run(command),
+        Command::Report(command) => cli::report::run(command),
         Command::Stacks(command) => cli::stacks::run(command),
     };
     match outcome {

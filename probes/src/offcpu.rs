@@ -1,7 +1,10 @@
 //! A recording of where processes' threads wait, from attach to report.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use reports::offcpu::{Cost, OffCpu, SCHEMA};
 
@@ -10,7 +13,8 @@ use crate::error::{AttachError, FinishError};
 use crate::interval::{Interval, Windows};
 use crate::pipeline::{Analysis, Gathered};
 use crate::proc;
-use crate::recording::{self, ATTACH, Recording, Scope};
+use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recording::{self, Facts, Recording, Scope, Start};
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
 use crate::target::Target;
 
@@ -30,6 +34,8 @@ pub struct Options {
     pub watch_self: bool,
     /// Whose waits are recorded.
     pub scope: Scope,
+    /// Write what is recorded to this empty file as well, for [`crate::recfile`].
+    pub keep: Option<Arc<File>>,
 }
 
 impl Default for Options {
@@ -41,6 +47,7 @@ impl Default for Options {
             stats: false,
             watch_self: false,
             scope: Scope::Targets,
+            keep: None,
         }
     }
 }
@@ -71,7 +78,6 @@ impl Analysis for Sink {
 pub struct Session {
     recording: Recording<Sink>,
     options: Options,
-    warnings: Vec<String>,
 }
 
 /// How many records a finished session saw: for tests and for `--stats`.
@@ -107,10 +113,10 @@ impl Session {
             stats: options.stats,
             watch_self: options.watch_self,
             scope: options.scope,
+            keep: options.keep.clone(),
         };
         let recording = Recording::attach(targets, None, &common, |_| sink)?;
-        let warnings = recording.warnings().to_vec();
-        Ok(Self { recording, options, warnings })
+        Ok(Self { recording, options })
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -171,45 +177,70 @@ impl Session {
         Ok(self.report(gathered, &windows))
     }
 
-    fn report(mut self, gathered: Gathered<Sink>, windows: &Windows) -> OffCpu {
+    fn report(self, mut gathered: Gathered<Sink>, windows: &Windows) -> OffCpu {
         let cost = self.options.stats.then(|| Cost {
             attach_ns: self.recording.attach_ns(),
             peak_resident_bytes: proc::peak_resident_bytes(),
             records: gathered.received,
             user_stacks: gathered.user.count() as u64,
-            programs: gathered.programs,
+            programs: std::mem::take(&mut gathered.programs),
         });
-        let totals = match gathered.analysis {
-            Sink::Totals(totals) => totals,
-            Sink::Intervals(intervals) => {
-                let mut totals = Totals::new(self.options.filter.clone());
-                for interval in &intervals {
-                    windows.clip(interval, &mut |part| totals.add(&part));
-                }
-                totals
+        let mut facts = self.recording.facts();
+        facts.warnings.extend(hidden_kernel_symbols());
+        let symbolizer = Symbolizer::new(std::mem::take(&mut gathered.user));
+        OffCpu { cost, ..report(facts, gathered, windows, &self.options.filter, symbolizer) }
+    }
+}
+
+/// Reports on a recording in a file, as [`Session::finish`] does on one that has just ended. Of a file that ends
+/// inside a block, what is before it is read where `partial` says so.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with the file, and where.
+pub fn replay(file: impl Read, partial: bool, filter: &Filter) -> Result<OffCpu, ReadError> {
+    let sink = |_: &Start| Sink::Totals(Totals::new(filter.clone()));
+    let replayed = recfile::replay(file, partial, RecordedCalls::None, sink)?;
+    let (facts, gathered, symbolizer, _) = replayed.named();
+    let window = Windows::whole(facts.start_ns, gathered.end_ns);
+    Ok(report(facts, gathered, &window, filter, symbolizer))
+}
+
+fn report(
+    facts: Facts,
+    gathered: Gathered<Sink>,
+    windows: &Windows,
+    filter: &Filter,
+    mut symbolizer: Symbolizer,
+) -> OffCpu {
+    let totals = match gathered.analysis {
+        Sink::Totals(totals) => totals,
+        Sink::Intervals(intervals) => {
+            let mut totals = Totals::new(filter.clone());
+            for interval in &intervals {
+                windows.clip(interval, &mut |part| totals.add(&part));
             }
-        };
-        let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(hidden_kernel_symbols());
-        warnings.extend(recording::no_room(&gathered.loss));
-        warnings.extend(unpaired(&gathered.loss));
-        warnings.extend(left_out(totals.left_out(), &self.options.filter));
-        let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut Symbolizer::new(gathered.user));
-        let processes = recording::processes(self.targets());
-        OffCpu {
-            schema: SCHEMA.to_owned(),
-            pid: processes[0].pid,
-            comm: processes[0].comm.clone(),
-            processes,
-            window_ns: windows.total_ns(),
-            windows: windows.len() as u32,
-            attach: ATTACH.to_owned(),
-            loss: gathered.loss,
-            warnings,
-            threads,
-            stacks,
-            cost,
+            totals
         }
+    };
+    let Facts { processes, attach, mut warnings, .. } = facts;
+    warnings.extend(recording::no_room(&gathered.loss));
+    warnings.extend(unpaired(&gathered.loss));
+    warnings.extend(left_out(totals.left_out(), filter));
+    let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut symbolizer);
+    let first = processes.first();
+    OffCpu {
+        schema: SCHEMA.to_owned(),
+        pid: first.map_or(0, |process| process.pid),
+        comm: first.map_or_else(String::new, |process| process.comm.clone()),
+        processes,
+        window_ns: windows.total_ns(),
+        windows: windows.len() as u32,
+        attach,
+        loss: gathered.loss,
+        warnings,
+        threads,
+        stacks,
+        cost: None,
     }
 }
 

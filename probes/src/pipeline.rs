@@ -34,7 +34,7 @@ pub trait Analysis: fmt::Debug + Send + 'static {
 }
 
 /// Takes what is read from the kernel side: records, then the end of the pass that found them.
-pub trait Consumer: Send + 'static {
+pub trait Consumer {
     /// What it comes to.
     type Made: Send + 'static;
 
@@ -83,6 +83,8 @@ pub struct Ending {
     pub counters: Vec<CpuCounters>,
     /// Events that found their program already running.
     pub recursion_misses: u64,
+    /// User stacks for which there was no place left.
+    pub unkept: u64,
     /// What each program cost; empty unless that was asked for.
     pub programs: Vec<ProgramCost>,
 }
@@ -165,21 +167,6 @@ impl<A: Analysis> Pipeline<A> {
             }
         }
     }
-
-    fn loss(&self, ending: &Ending, unkept: u64) -> BTreeMap<String, u64> {
-        let lost = |cause: Loss| ending.counters.iter().map(|cpu| cpu.lost[cause as usize]).sum();
-        let mut loss: BTreeMap<String, u64> =
-            Loss::ALL.iter().map(|cause| (cause.name().to_owned(), lost(*cause))).collect();
-        let ours = [
-            ("recursion_misses", ending.recursion_misses),
-            ("undecodable", self.undecodable),
-            ("user_stack_unkept", unkept),
-            ("out_of_order", self.sorter.late()),
-            ("unaccounted", unaccounted(&ending.counters, self.received)),
-        ];
-        loss.extend(ours.map(|(cause, count)| (cause.to_owned(), count)));
-        loss
-    }
 }
 
 impl<A: Analysis> Consumer for Pipeline<A> {
@@ -217,7 +204,9 @@ impl<A: Analysis> Consumer for Pipeline<A> {
 
     fn finish(mut self, ending: Ending, user: ProcessStacks) -> Gathered<A> {
         self.release(ending.end_ns + 1, &user);
-        let mut loss = self.loss(&ending, user.unkept());
+        let mut loss = losses(&ending, self.received);
+        loss.insert("undecodable".to_owned(), self.undecodable);
+        loss.insert("out_of_order".to_owned(), self.sorter.late());
         let mut analysis = self.analysis;
         let Finished { notes, unpaired } =
             self.builder.finish(ending.end_ns, &ending.ran_ns, &mut |interval| analysis.interval(interval));
@@ -235,4 +224,18 @@ pub fn unaccounted(counters: &[CpuCounters], received: u64) -> u64 {
         .map(|cpu| cpu.attempted.saturating_sub(cpu.lost[Loss::RingFull as usize]))
         .sum::<u64>();
     expected.saturating_sub(received)
+}
+
+/// Events not recorded, by cause, as far as the kernel side and the reader of its records can tell.
+pub fn losses(ending: &Ending, received: u64) -> BTreeMap<String, u64> {
+    let lost = |cause: Loss| ending.counters.iter().map(|cpu| cpu.lost[cause as usize]).sum();
+    let mut loss: BTreeMap<String, u64> =
+        Loss::ALL.iter().map(|cause| (cause.name().to_owned(), lost(*cause))).collect();
+    let ours = [
+        ("recursion_misses", ending.recursion_misses),
+        ("user_stack_unkept", ending.unkept),
+        ("unaccounted", unaccounted(&ending.counters, received)),
+    ];
+    loss.extend(ours.map(|(cause, count)| (cause.to_owned(), count)));
+    loss
 }

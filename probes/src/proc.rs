@@ -13,6 +13,7 @@ use crate::call::SeedCall;
 use crate::comm::Comm;
 use crate::decode::UserSide;
 use crate::interval::{Seed, SeedState};
+use crate::recfile::Host;
 use crate::unwind::Stack;
 
 /// `USER_HZ`, the unit of times in `/proc/PID/stat`: 100 on every architecture but alpha.
@@ -85,6 +86,14 @@ pub fn known_inside_as(inside: u32) -> Option<u32> {
         ids.split_whitespace().skip(1).last().is_some_and(|last| last.parse() == Ok(inside))
     });
     found.next().filter(|_| found.next().is_none())
+}
+
+/// The machine, and what time it is there.
+pub fn host() -> Host {
+    let name = rustix::system::uname();
+    let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
+    let unix_seconds = clock_gettime(ClockId::Realtime).tv_sec.cast_unsigned();
+    Host { kernel: text(name.release()), machine: text(name.machine()), unix_seconds }
 }
 
 /// The CPU time that each thread of `pid` has had, by thread id.

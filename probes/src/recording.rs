@@ -1,6 +1,9 @@
 //! A recording of processes, from attach to what was gathered: the part that every report shares.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
@@ -15,6 +18,9 @@ pub use crate::load::Scope;
 use crate::load::{Plan, Probes, Watch};
 use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
+use crate::recfile::{
+    Counted, Kept, OpeningFacts, SeedCallFact, SeedFact, Tape, Writer, Written, loss_causes,
+};
 use crate::target::{Target, gone_or};
 use crate::unwind::ProcessStacks;
 
@@ -32,11 +38,13 @@ pub struct Options {
     pub watch_self: bool,
     /// Whose switches and wake-ups are recorded.
     pub scope: Scope,
+    /// Write what is recorded to this empty file as well, for [`crate::recfile`].
+    pub keep: Option<Arc<File>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, stats: false, watch_self: false, scope: Scope::Targets }
+        Self { ring_bytes: 8 << 20, stats: false, watch_self: false, scope: Scope::Targets, keep: None }
     }
 }
 
@@ -47,6 +55,19 @@ pub struct Start {
     pub start_ns: u64,
     /// The system calls that threads were in; empty where no calls are recorded.
     pub calls: Vec<SeedCall>,
+}
+
+/// What every report begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The watched processes.
+    pub processes: Vec<Process>,
+    /// When the window opened, in nanoseconds of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// Where the switches come from.
+    pub attach: String,
+    /// What was amiss.
+    pub warnings: Vec<String>,
 }
 
 /// A recording, which goes on until it is finished or dropped.
@@ -60,8 +81,13 @@ pub struct Recording<A> {
     attach_ns: u64,
     warnings: Vec<String>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
-    reader: Option<Reader<Gathered<A>>>,
+    reader: Option<Reader<Made<A>>>,
+    /// What became of [`Options::keep`].
+    written: Option<io::Result<Written>>,
 }
+
+/// What was made of a recording, and of the file that it was written to.
+type Made<A> = (Gathered<A>, Option<io::Result<Written>>);
 
 /// The thread that reads the ring buffer.
 #[derive(Debug)]
@@ -70,18 +96,19 @@ struct Reader<M> {
     thread: JoinHandle<Result<M, AttachError>>,
 }
 
-impl<A: Analysis> Recording<A> {
-    /// Attaches, and records the threads of `targets` from when this returns (from
-    /// [`Recording::start_ns`], to be exact), with the calls that `calls` lets through.
-    ///
-    /// # Errors
-    /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
-    pub fn attach(
-        targets: Vec<Target>,
-        calls: Option<CallFilter>,
-        options: &Options,
-        analysis: impl FnOnce(&Start) -> A,
-    ) -> Result<Self, AttachError> {
+/// Programs that record, and what there was as they began.
+struct Begun {
+    begun_ns: u64,
+    probes: Probes,
+    pids: Vec<u32>,
+    user: ProcessStacks,
+    opening: Opening,
+    start: Start,
+    warnings: Vec<String>,
+}
+
+impl Begun {
+    fn attach(targets: &[Target], calls: Option<CallFilter>, options: &Options) -> Result<Self, AttachError> {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
         let mut probes = Probes::attach(&Plan::new(options.ring_bytes, calls))?;
@@ -109,10 +136,82 @@ impl<A: Analysis> Recording<A> {
         }
         warnings.extend(warnings_at_start(&seeds));
         let cpus = probes.cpus()?;
-        let pipeline = Pipeline::new(Opening { armed_ns, start_ns, seeds, cpus }, analysis(&start));
-        let reader = Some(spawn(Drain::new(probes, pids, user, pipeline))?);
+        let opening = Opening { armed_ns, start_ns, seeds, cpus };
+        Ok(Self { begun_ns, probes, pids, user, opening, start, warnings })
+    }
+
+    fn facts(&self, targets: &[Target], calls: Option<CallFilter>) -> OpeningFacts {
+        let Opening { armed_ns, start_ns, seeds, cpus } = &self.opening;
+        OpeningFacts {
+            written_by: concat!("forkd-probe ", env!("CARGO_PKG_VERSION")).to_owned(),
+            host: proc::host(),
+            processes: processes(targets),
+            attach: ATTACH.to_owned(),
+            calls: calls.into(),
+            loss_causes: loss_causes(),
+            warnings: self.warnings.clone(),
+            armed_ns: *armed_ns,
+            start_ns: *start_ns,
+            cpus: *cpus,
+            seeds: seeds.iter().map(SeedFact::from).collect(),
+            seed_calls: self.start.calls.iter().map(SeedCallFact::from).collect(),
+        }
+    }
+}
+
+impl Recording<()> {
+    /// As [`Recording::attach`], where nothing is to be made of the recording but the file [`Options::keep`].
+    ///
+    /// # Errors
+    /// As [`Recording::attach`].
+    pub fn record(
+        targets: Vec<Target>,
+        calls: Option<CallFilter>,
+        options: &Options,
+    ) -> Result<Self, AttachError> {
+        let begun = Begun::attach(&targets, calls, options)?;
+        Self::spawn(begun, targets, calls, options, |_, _| Counted::default())
+    }
+}
+
+impl<A: Send + 'static> Recording<A> {
+    /// Attaches, and records the threads of `targets` from when this returns (from
+    /// [`Recording::start_ns`], to be exact), with the calls that `calls` lets through.
+    ///
+    /// # Errors
+    /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
+    pub fn attach(
+        targets: Vec<Target>,
+        calls: Option<CallFilter>,
+        options: &Options,
+        analysis: impl FnOnce(&Start) -> A,
+    ) -> Result<Self, AttachError>
+    where
+        A: Analysis,
+    {
+        let begun = Begun::attach(&targets, calls, options)?;
+        let analysis = analysis(&begun.start);
+        Self::spawn(begun, targets, calls, options, |opening, _| Pipeline::new(opening, analysis))
+    }
+
+    fn spawn<C: Consumer<Made = Gathered<A>>>(
+        begun: Begun,
+        targets: Vec<Target>,
+        calls: Option<CallFilter>,
+        options: &Options,
+        consumer: impl FnOnce(Opening, &Start) -> C + Send + 'static,
+    ) -> Result<Self, AttachError> {
+        let unwritable = |source| AttachError::System { what: "writing the recording".to_owned(), source };
+        let file = options.keep.clone().map(Writer::new).transpose().map_err(unwritable)?;
+        let kept = file.map(|file| (file, begun.facts(&targets, calls)));
+        let Begun { begun_ns, probes, pids, user, opening, start, warnings } = begun;
+        let start_ns = start.start_ns;
+        let reader = spawn(probes, pids, user, move |user| {
+            let tape = kept.map(|(file, facts)| Tape::begin(file, facts, user));
+            Kept { tape, rest: consumer(opening, &start) }
+        })?;
         let attach_ns = proc::monotonic_ns() - begun_ns;
-        Ok(Self { targets, start_ns, attach_ns, warnings, reader })
+        Ok(Self { targets, start_ns, attach_ns, warnings, reader: Some(reader), written: None })
     }
 
     /// How long it took to attach, and to look at the threads that there were.
@@ -130,9 +229,19 @@ impl<A: Analysis> Recording<A> {
         &self.targets
     }
 
-    /// What was amiss as the recording began.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// What every report begins with; once it is finished, with everything that was amiss.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            processes: processes(&self.targets),
+            start_ns: self.start_ns,
+            attach: ATTACH.to_owned(),
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// Once it is finished: what became of [`Options::keep`].
+    pub const fn written(&self) -> Option<&io::Result<Written>> {
+        self.written.as_ref()
     }
 
     /// Ends the recording.
@@ -144,7 +253,13 @@ impl<A: Analysis> Recording<A> {
             self.reader.take().ok_or_else(|| FinishError::Drain("stopped before".into()))?;
         drop(stop);
         match thread.join() {
-            Ok(Ok(gathered)) => Ok(gathered),
+            Ok(Ok((gathered, written))) => {
+                if let Some(Err(error)) = &written {
+                    self.warnings.push(format!("the recording was not kept: writing it: {error}"));
+                }
+                self.written = written;
+                Ok(gathered)
+            }
             Ok(Err(error)) => Err(FinishError::Drain(error.to_string())),
             Err(_) => Err(FinishError::Drain("its thread panicked".into())),
         }
@@ -161,11 +276,19 @@ impl<A> Drop for Recording<A> {
     }
 }
 
-fn spawn<C: Consumer>(drain: Drain<C>) -> Result<Reader<C::Made>, AttachError> {
+fn spawn<C: Consumer<Made: Send + 'static>>(
+    probes: Probes,
+    pids: Vec<u32>,
+    user: ProcessStacks,
+    consumer: impl FnOnce(&ProcessStacks) -> C + Send + 'static,
+) -> Result<Reader<C::Made>, AttachError> {
     let (stop, told) = mpsc::channel();
     let thread = thread::Builder::new()
         .name("forkd-drain".to_owned())
-        .spawn(move || drain.run(&told))
+        .spawn(move || {
+            let consumer = consumer(&user);
+            Drain::new(probes, pids, user, consumer).run(&told)
+        })
         .map_err(|source| AttachError::System { what: "starting the reader's thread".to_owned(), source })?;
     Ok(Reader { stop, thread })
 }

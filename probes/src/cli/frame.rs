@@ -20,6 +20,15 @@ const UNLIMITED: Duration = Duration::MAX;
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct Frame {
+    #[command(flatten)]
+    whom: Whom,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+/// Whom, and how long.
+#[derive(Debug, Args)]
+pub struct Whom {
     /// A process to watch, all of its threads; repeat it for several
     #[arg(long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
@@ -30,15 +39,32 @@ pub struct Frame {
     /// until it ends]
     #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
+    /// Start this program, and watch it from its first instruction
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pids", "tids"])]
+    command: Vec<OsString>,
+}
+
+/// In what form, and where to.
+#[derive(Debug, Args)]
+pub struct Shape {
     /// How to show it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Write to this file, whole or not at all, in place of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Start this program, and watch it from its first instruction
-    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pids", "tids"])]
-    command: Vec<OsString>,
+}
+
+impl Shape {
+    /// The form of the report.
+    pub fn format(&self) -> reports::Format {
+        self.format.into()
+    }
+
+    /// Opens the destination.
+    pub fn open(&self) -> anyhow::Result<Output> {
+        Output::open(self.output.as_deref())
+    }
 }
 
 /// How much room events have until they are read.
@@ -83,6 +109,12 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Stage {
     output: Output,
+    scene: Scene,
+}
+
+/// The part of it that does not depend on what becomes of the recording.
+#[derive(Debug)]
+pub struct Scene {
     endings: Endings,
     launched: Option<Launched>,
     duration: Duration,
@@ -92,7 +124,25 @@ impl Frame {
     /// Opens the destination, finds or starts the processes, and catches Ctrl-C.
     pub fn open(&self) -> anyhow::Result<(Stage, Vec<Target>)> {
         // What cannot be written should be known before, not after, ten seconds of recording.
-        let output = Output::open(self.output.as_deref())?;
+        let output = self.shape.open()?;
+        let (scene, targets) = self.whom.open()?;
+        Ok((Stage { output, scene }, targets))
+    }
+
+    /// The threads to report on; empty for all.
+    pub fn tids(&self) -> Vec<u32> {
+        self.whom.tids.clone()
+    }
+
+    /// The form of the report.
+    pub fn format(&self) -> reports::Format {
+        self.shape.format()
+    }
+}
+
+impl Whom {
+    /// Finds or starts the processes, and catches Ctrl-C.
+    pub fn open(&self) -> anyhow::Result<(Scene, Vec<Target>)> {
         let endings = Endings::watch()?;
         let launched = match self.command.as_slice() {
             [] => None,
@@ -104,17 +154,7 @@ impl Frame {
         };
         let default = if launched.is_some() { UNLIMITED } else { DEFAULT };
         let duration = self.duration.unwrap_or(default);
-        Ok((Stage { output, endings, launched, duration }, targets))
-    }
-
-    /// The threads to report on; empty for all.
-    pub fn tids(&self) -> Vec<u32> {
-        self.tids.clone()
-    }
-
-    /// The form of the report.
-    pub fn format(&self) -> reports::Format {
-        self.format.into()
+        Ok((Scene { endings, launched, duration }, targets))
     }
 
     fn targets(&self) -> anyhow::Result<Vec<Target>> {
@@ -144,6 +184,23 @@ impl Frame {
 }
 
 impl Stage {
+    /// See [`Scene::wait`].
+    pub fn wait(&self, targets: &[Target]) -> anyhow::Result<Ending> {
+        self.scene.wait(targets)
+    }
+
+    /// See [`Scene::close`].
+    pub fn close(&mut self, ending: Ending, window_ns: u64) -> anyhow::Result<Vec<String>> {
+        self.scene.close(ending, window_ns)
+    }
+
+    /// Writes the report.
+    pub fn write(self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.output.write(bytes)
+    }
+}
+
+impl Scene {
     /// Lets a started program run, and waits for the end of the recording.
     pub fn wait(&self, targets: &[Target]) -> anyhow::Result<Ending> {
         if let Some(launched) = &self.launched {
@@ -168,11 +225,6 @@ impl Stage {
         } else {
             format!("the command ended after {after} with {how}")
         })))
-    }
-
-    /// Writes the report.
-    pub fn write(self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.output.write(bytes)
     }
 }
 

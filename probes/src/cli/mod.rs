@@ -7,6 +7,8 @@ pub mod futex;
 pub mod offcpu;
 pub mod oncpu;
 mod output;
+pub mod record;
+pub mod report;
 pub mod stacks;
 pub mod syscalls;
 
@@ -48,6 +50,12 @@ pub enum Command {
     /// System calls by thread: count, errors, and time on a CPU, asleep and queued
     #[command(after_help = EXIT_CODES)]
     Syscalls(syscalls::Syscalls),
+    /// Everything that `offcpu`, `futex` and `syscalls` would see, to a file that another machine can report on
+    #[command(after_help = EXIT_CODES)]
+    Record(record::Record),
+    /// A report on a file that `record` wrote, here or elsewhere
+    #[command(after_help = EXIT_CODES)]
+    Report(report::Report),
     /// What this host offers: each command and each way of attaching, tried
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Doctor),

@@ -15,6 +15,17 @@ pub struct Offcpu {
     frame: Frame,
     #[command(flatten)]
     ring: Ring,
+    #[command(flatten)]
+    selection: Selection,
+    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
+    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
+    #[arg(long)]
+    stats: bool,
+}
+
+/// Which waits are listed.
+#[derive(Debug, Args)]
+pub struct Selection {
     /// List stacks of these states only
     #[arg(long, value_enum, value_delimiter = ',')]
     state: Vec<State>,
@@ -24,10 +35,23 @@ pub struct Offcpu {
     /// Leave waits longer than this many microseconds out of the stacks; the threads' sums keep them
     #[arg(long, value_name = "N")]
     max_us: Option<u64>,
-    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
-    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
-    #[arg(long)]
-    stats: bool,
+}
+
+impl Selection {
+    /// Whether anything is left out.
+    pub fn is_given(&self) -> bool {
+        self.filter(Vec::new()) != Filter::default()
+    }
+
+    /// These, of these threads; of all where there are none.
+    pub fn filter(&self, tids: Vec<u32>) -> Filter {
+        Filter {
+            min_ns: self.min_us.saturating_mul(1000),
+            max_ns: self.max_us.map_or(u64::MAX, |us| us.saturating_mul(1000)),
+            waits: self.state.iter().copied().map(Wait::from).collect(),
+            tids,
+        }
+    }
 }
 
 /// Why a thread does not run.
@@ -50,12 +74,7 @@ enum State {
 /// Records, reports, and writes the report.
 pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let filter = Filter {
-        min_ns: command.min_us.saturating_mul(1000),
-        max_ns: command.max_us.map_or(u64::MAX, |us| us.saturating_mul(1000)),
-        waits: command.state.iter().copied().map(Wait::from).collect(),
-        tids: command.frame.tids(),
-    };
+    let filter = command.selection.filter(command.frame.tids());
     let session = Session::attach_all(
         targets,
         Options { filter, stats: command.stats, ring_bytes: command.ring.bytes(), ..Options::default() },

@@ -7,10 +7,12 @@ mod words;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 
 use probes_common::CallFilter;
-use reports::futex::{self, Futex, SCHEMA};
+use reports::futex::{self, Futex, Home, SCHEMA};
 
+pub use op::waited_words;
 pub use verdict::{Evidence, verdict};
 pub use words::{Ended, Place, Summed, Waiter, Word, Words};
 
@@ -20,7 +22,9 @@ use crate::decode::{ThreadId, UserSide};
 use crate::error::{AttachError, FinishError};
 use crate::interval::ThreadNote;
 use crate::offcpu::unpaired;
-use crate::recording::{self, ATTACH, Options, Recording};
+use crate::pipeline::Gathered;
+use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recording::{self, Facts, Options, Recording};
 use crate::symbolize::{Places, Symbolizer};
 use crate::target::Target;
 
@@ -29,7 +33,6 @@ use crate::target::Target;
 pub struct Session {
     recording: Recording<Words>,
     places: BTreeMap<u32, Places>,
-    warnings: Vec<String>,
 }
 
 impl Session {
@@ -42,8 +45,7 @@ impl Session {
         let recording = Recording::attach(targets, Some(CallFilter::Futex), options, |start| {
             Words::new(start.start_ns, start.calls.clone())
         })?;
-        let warnings = recording.warnings().to_vec();
-        Ok(Self { recording, places, warnings })
+        Ok(Self { recording, places })
     }
 
     /// The watched processes.
@@ -56,32 +58,70 @@ impl Session {
     /// # Errors
     /// [`FinishError::Drain`] where the recording had ended by itself.
     pub fn finish(mut self, tids: &[u32]) -> Result<Futex, FinishError> {
-        let gathered = self.recording.finish()?;
-        let start_ns = self.recording.start_ns();
+        let mut gathered = self.recording.finish()?;
         for (pid, places) in &mut self.places {
             places.refresh(*pid);
         }
-        let summed = gathered.analysis.finish(gathered.end_ns);
-        let mut warnings = self.warnings;
-        warnings.extend(recording::no_room(&gathered.loss));
-        warnings.extend(unpaired(&gathered.loss));
-        warnings.extend(unplaced(summed.unplaced));
-        let symbolizer = Symbolizer::new(gathered.user);
-        let mut table = Table::new(&gathered.notes, symbolizer, &self.places, tids);
-        let sound =
-            !summed.events_lost && gathered.loss.get("recursion_misses").is_none_or(|lost| *lost == 0);
-        let mut words: Vec<futex::Word> =
-            summed.words.into_iter().filter_map(|(place, word)| table.word(place, word, sound)).collect();
-        words.sort_by_key(|word| (Reverse(asleep_ns(word)), word.pid, word.address));
-        Ok(Futex {
-            schema: SCHEMA.to_owned(),
-            processes: recording::processes(self.recording.targets()),
-            window_ns: gathered.end_ns.saturating_sub(start_ns),
-            attach: [ATTACH, "tp_btf/sys_enter", "tp_btf/sys_exit"].map(str::to_owned).to_vec(),
-            loss: gathered.loss,
-            warnings,
-            words,
-        })
+        let names = Symbolizer::new(std::mem::take(&mut gathered.user));
+        Ok(report(self.recording.facts(), gathered, tids, names, &self.places))
+    }
+}
+
+/// Reports on a recording in a file, as [`Session::finish`] does on one that has just ended. Of a file that ends
+/// inside a block, what is before it is read where `partial` says so.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with the file, and where.
+pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Futex, ReadError> {
+    let replayed = recfile::replay(file, partial, RecordedCalls::Futex, |start| {
+        Words::new(start.start_ns, start.calls.clone())
+    })?;
+    let (facts, gathered, names, homes) = replayed.named();
+    Ok(report(facts, gathered, tids, names, &homes))
+}
+
+/// Knows where words lie.
+trait Homes {
+    fn home(&self, pid: u32, address: u64) -> Home;
+}
+
+impl Homes for BTreeMap<u32, Places> {
+    fn home(&self, pid: u32, address: u64) -> Home {
+        self.get(&pid).map_or(Home::Unmapped, |places| places.home(address))
+    }
+}
+
+impl Homes for recfile::Homes {
+    fn home(&self, pid: u32, address: u64) -> Home {
+        self.get(&(pid, address)).cloned().unwrap_or(Home::Unmapped)
+    }
+}
+
+fn report(
+    facts: Facts,
+    gathered: Gathered<Words>,
+    tids: &[u32],
+    names: Symbolizer,
+    homes: &dyn Homes,
+) -> Futex {
+    let Facts { processes, start_ns, attach, mut warnings } = facts;
+    let summed = gathered.analysis.finish(gathered.end_ns);
+    warnings.extend(recording::no_room(&gathered.loss));
+    warnings.extend(unpaired(&gathered.loss));
+    warnings.extend(unplaced(summed.unplaced));
+    let mut table = Table::new(&gathered.notes, names, homes, tids);
+    let sound = !summed.events_lost && gathered.loss.get("recursion_misses").is_none_or(|lost| *lost == 0);
+    let mut words: Vec<futex::Word> =
+        summed.words.into_iter().filter_map(|(place, word)| table.word(place, word, sound)).collect();
+    words.sort_by_key(|word| (Reverse(asleep_ns(word)), word.pid, word.address));
+    Futex {
+        schema: SCHEMA.to_owned(),
+        processes,
+        window_ns: gathered.end_ns.saturating_sub(start_ns),
+        attach: [attach.as_str(), "tp_btf/sys_enter", "tp_btf/sys_exit"].map(str::to_owned).to_vec(),
+        loss: gathered.loss,
+        warnings,
+        words,
     }
 }
 
@@ -90,21 +130,16 @@ struct Table<'a> {
     comms: HashMap<ThreadId, Comm>,
     comms_by_tid: HashMap<u32, Comm>,
     names: Symbolizer,
-    places: &'a BTreeMap<u32, Places>,
+    homes: &'a dyn Homes,
     tids: &'a [u32],
 }
 
 impl<'a> Table<'a> {
-    fn new(
-        notes: &[ThreadNote],
-        names: Symbolizer,
-        places: &'a BTreeMap<u32, Places>,
-        tids: &'a [u32],
-    ) -> Self {
+    fn new(notes: &[ThreadNote], names: Symbolizer, homes: &'a dyn Homes, tids: &'a [u32]) -> Self {
         let comms: HashMap<ThreadId, Comm> =
             notes.iter().filter_map(|note| Some((note.thread, note.comm?))).collect();
         let comms_by_tid = comms.iter().map(|(thread, comm)| (thread.tid, *comm)).collect();
-        Self { comms, comms_by_tid, names, places, tids }
+        Self { comms, comms_by_tid, names, homes, tids }
     }
 
     /// `None` where none of the threads asked for waited on it.
@@ -129,7 +164,7 @@ impl<'a> Table<'a> {
         Some(futex::Word {
             pid,
             address,
-            home: self.places.get(&pid).map_or(futex::Home::Unmapped, |places| places.home(address)),
+            home: self.homes.home(pid, address),
             verdict: verdict(word.evidence),
             sound: all_sound && !word.truncated,
             handed_on: word.evidence.handed_on,

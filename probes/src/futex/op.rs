@@ -55,6 +55,14 @@ pub fn operation(number: u32, arguments: &[u64; 6], words: &[u64]) -> Option<Ope
     }
 }
 
+/// The words that a call waits on, or may go on to wait on.
+pub fn waited_words(number: u32, arguments: &[u64; 6], words: &[u64]) -> Vec<u64> {
+    match operation(number, arguments, words) {
+        Some(Operation::Wait(waiting)) => waiting.words,
+        _ => Vec::new(),
+    }
+}
+
 fn futex(arguments: &[u64; 6]) -> Option<Operation> {
     let [word, operation, count, _, second, _] = *arguments;
     let operation = operation & 0xffff_ffff;

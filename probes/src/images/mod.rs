@@ -8,6 +8,7 @@ mod segments;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -65,7 +66,26 @@ pub struct Place {
 impl Mapping {
     /// Where in its file, or in its memory, the byte at `address` lies.
     pub const fn offset(&self, address: u64) -> u64 {
-        address - self.line.start + self.line.file_offset
+        address.wrapping_sub(self.line.start).wrapping_add(self.line.file_offset)
+    }
+
+    /// Its addresses.
+    pub const fn addresses(&self) -> Range<u64> {
+        self.line.start..self.line.end
+    }
+
+    /// Where in its file it begins.
+    pub const fn file_offset(&self) -> u64 {
+        self.line.file_offset
+    }
+
+    /// One whose bytes are on another machine.
+    pub fn recorded(addresses: Range<u64>, file_offset: u64, path: String) -> Self {
+        let Range { start, end } = addresses;
+        Self {
+            line: maps::Line { start, end, file_offset, identity: String::new(), path },
+            content: Content::Unknown,
+        }
     }
 
     /// Its bytes.
@@ -110,6 +130,27 @@ impl Images {
         };
         let all = spans.iter().map(|span| Mapping { line: line(span), content: Content::Unknown }).collect();
         Self { all, current: (0..spans.len() as u32).collect(), ..Self::default() }
+    }
+
+    /// Every mapping there has been, by its number.
+    pub fn all(&self) -> &[Mapping] {
+        &self.all
+    }
+
+    /// The numbers of those that there are, by address.
+    pub fn current(&self) -> &[u32] {
+        &self.current
+    }
+
+    /// Adds mappings that were seen on another machine, and says which of all there are at present. False where
+    /// one of these numbers has no mapping: then they stay as they were.
+    pub fn restore(&mut self, added: impl IntoIterator<Item = Mapping>, current: Vec<u32>) -> bool {
+        self.all.extend(added);
+        let is_known = current.iter().all(|number| (*number as usize) < self.all.len());
+        if is_known {
+            self.current = current;
+        }
+        is_known
     }
 
     /// Looks at what is mapped now: libraries may have been loaded, or the process may run another program.

@@ -39,6 +39,11 @@ impl Windows {
         }
     }
 
+    /// All of a recording, which may have ended as it began.
+    pub fn whole(start_ns: u64, end_ns: u64) -> Self {
+        Self(vec![(start_ns, end_ns.max(start_ns))])
+    }
+
     /// How many.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub const fn len(&self) -> usize {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ReadCache};
 
+use super::build_id::hexadecimal;
 use crate::images::Images;
 
 const DEBUG_FOLDER: &str = "usr/lib/debug";
@@ -32,7 +33,7 @@ pub fn find(file: &File, path: &str, images: &Images) -> Option<PathBuf> {
 
 fn places(root: &Path, build_id: &[u8], link: Option<&str>, path: &str) -> Vec<PathBuf> {
     let debug = root.join(DEBUG_FOLDER);
-    let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hexadecimal(build_id);
     let mut places = Vec::new();
     if hex.len() > 2 {
         places.push(debug.join(".build-id").join(&hex[..2]).join(format!("{}.debug", &hex[2..])));

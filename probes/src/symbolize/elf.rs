@@ -14,9 +14,9 @@ use super::debug_file;
 use super::demangle::demangle;
 use crate::images::{Content, Images, Mapping, Place, Segments};
 
-/// Where the symbols of each mapping are, by its number.
+/// Where the symbols of each mapping are, by its process and number.
 #[derive(Debug, Default)]
-pub struct Binaries(HashMap<u32, Option<Binary>>);
+pub struct Binaries(HashMap<(u32, u32), Option<Binary>>);
 
 #[derive(Debug)]
 struct Binary {
@@ -26,11 +26,12 @@ struct Binary {
     _copy: Option<NamedTempFile>,
 }
 
-/// The function that holds `place`, or the file and offset where it has no name. `is_return` tells that
+/// The function of the process `pid` that holds `place`, or the file and offset where it has no name. `is_return` tells that
 /// the address is where a call comes back to: the call itself lies before it.
 pub fn name(
     symbolizer: &Symbolizer,
     binaries: &mut Binaries,
+    pid: u32,
     images: &Images,
     place: Place,
     is_return: bool,
@@ -39,12 +40,12 @@ pub fn name(
     let (Some(number), Some(mapping)) = (place.mapping, images.mapping(place)) else {
         return format!("{:#x}", place.address);
     };
-    let binary = binaries.0.entry(number).or_insert_with(|| Binary::of(mapping, images));
+    let binary = binaries.0.entry((pid, number)).or_insert_with(|| Binary::of(mapping, images));
     let function = match binary {
         Some(binary) => binary.function(symbolizer, mapping.offset(address)),
         None => images.perf_map().name(address),
     };
-    function.unwrap_or_else(|| position(mapping, mapping.offset(place.address)))
+    function.unwrap_or_else(|| position(images, place))
 }
 
 impl Binary {
@@ -80,7 +81,10 @@ fn copy(bytes: &[u8]) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-fn position(mapping: &Mapping, offset: u64) -> String {
+/// The file and offset of a place, as far as they are known.
+pub fn position(images: &Images, place: Place) -> String {
+    let Some(mapping) = images.mapping(place) else { return format!("{:#x}", place.address) };
+    let offset = mapping.offset(place.address);
     let file = mapping.path().rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("[anonymous]");
     format!("{file}+{offset:#x}")
 }
@@ -90,7 +94,7 @@ mod tests {
     use super::*;
 
     fn name_of(images: &Images, address: u64) -> String {
-        name(&Symbolizer::new(), &mut Binaries::default(), images, images.place(address), false)
+        name(&Symbolizer::new(), &mut Binaries::default(), 1, images, images.place(address), false)
     }
 
     #[test]
@@ -98,6 +102,21 @@ mod tests {
         let images = Images::of(std::process::id()).unwrap();
         let name = name_of(&images, our_own_function_is_named as fn() as usize as u64);
         assert!(name.ends_with("our_own_function_is_named"), "{name}");
+    }
+
+    #[test]
+    fn mappings_of_one_number_in_two_processes_are_not_mixed_up() {
+        let ours = Images::of(std::process::id()).unwrap();
+        let unknown = Images::anonymous(&[(0, u64::MAX)]);
+        let (symbolizer, mut binaries) = (Symbolizer::new(), Binaries::default());
+        let address = our_own_function_is_named as fn() as usize as u64;
+        let number = ours.place(address).mapping;
+        assert_eq!(number, Some(0), "the test's own code is mapped first");
+        let mut name = |pid, images: &Images| {
+            name(&symbolizer, &mut binaries, pid, images, Place { mapping: number, address }, false)
+        };
+        assert!(name(1, &unknown).starts_with("[anonymous]"));
+        assert!(name(2, &ours).ends_with("our_own_function_is_named"));
     }
 
     #[test]

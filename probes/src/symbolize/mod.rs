@@ -1,8 +1,10 @@
 //! Addresses to names. The only module that reads symbols.
 
+mod build_id;
 mod debug_file;
 mod demangle;
 mod elf;
+mod namer;
 mod place;
 mod trim;
 
@@ -10,76 +12,69 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 
-use blazesym::symbolize::source::{Kernel, Source};
-use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
-use blazesym::{Addr, MaybeDefault};
-
 use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
 use crate::images::Place;
-use crate::interrupt;
 use crate::unwind::ProcessStacks;
 
+pub use build_id::build_id;
+pub use namer::Namer;
 pub use place::Places;
 
-/// Names kernel and user addresses, each at most once.
-pub struct Symbolizer {
-    blazesym: Blazesym,
-    kernel: HashMap<u64, String>,
+/// Names that are known, by address.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Of the kernel.
+    pub kernel: HashMap<u64, String>,
     /// By process, place, and whether it is a return address.
-    user: HashMap<(u32, Place, bool), String>,
-    binaries: elf::Binaries,
-    stacks: ProcessStacks,
-    /// The text of `/proc/interrupts`, once it was asked for.
-    interrupts: Option<String>,
+    pub user: HashMap<(u32, Place, bool), String>,
+    /// Of device interrupts, by number; `None` where it is known that there is none.
+    pub devices: HashMap<u32, Option<String>>,
 }
 
-impl std::fmt::Debug for Symbolizer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Symbolizer").field("stacks", &self.stacks).finish_non_exhaustive()
-    }
+/// Names kernel and user addresses, each at most once.
+#[derive(Debug)]
+pub struct Symbolizer {
+    known: Known,
+    /// Looks up what is not known; `None` far from where it was recorded.
+    namer: Option<Namer>,
+    stacks: ProcessStacks,
 }
 
 impl Symbolizer {
     /// For the kernel that runs, and the processes whose stacks these are.
     pub fn new(stacks: ProcessStacks) -> Self {
-        // Its demangling takes a C function called `c` for the type `char`.
-        let blazesym = Blazesym::builder().enable_demangling(false).build();
-        let (kernel, user, binaries) = (HashMap::new(), HashMap::new(), elf::Binaries::default());
-        Self { blazesym, kernel, user, binaries, stacks, interrupts: None }
+        Self { known: Known::default(), namer: Some(Namer::default()), stacks }
+    }
+
+    /// For a recording of another kernel, or of processes that are gone: what is not known stays a position in
+    /// its module.
+    pub const fn recorded(stacks: ProcessStacks, known: Known) -> Self {
+        Self { known, namer: None, stacks }
     }
 
     fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
-        let Self { blazesym, user, binaries, stacks, .. } = self;
-        let name = || match stacks.images(tgid) {
-            Some(images) => elf::name(blazesym, binaries, images, place, is_return),
-            None => format!("{:#x}", place.address),
+        let Self { known, namer, stacks, .. } = self;
+        let name = || match (stacks.images(tgid), namer) {
+            (Some(images), Some(namer)) => namer.user(tgid, images, place, is_return),
+            (Some(images), None) => elf::position(images, place),
+            (None, _) => format!("{:#x}", place.address),
         };
-        user.entry((tgid, place, is_return)).or_insert_with(name).clone()
-    }
-
-    fn name_kernel(&mut self, missing: &[Addr]) {
-        // kallsyms belongs to the kernel that runs; a vmlinux file found on disk may be another's.
-        let source = Source::Kernel(Kernel { vmlinux: MaybeDefault::None, ..Kernel::default() });
-        let named = self.blazesym.symbolize(&source, Input::AbsAddr(missing)).unwrap_or_default();
-        for (index, address) in missing.iter().enumerate() {
-            let name = match named.get(index) {
-                Some(Symbolized::Sym(symbol)) => symbol.name.clone().into_owned(),
-                _ => format!("{address:#x}"),
-            };
-            self.kernel.insert(*address, name);
-        }
+        known.user.entry((tgid, place, is_return)).or_insert_with(name).clone()
     }
 }
 
 impl Names for Symbolizer {
     fn kernel(&mut self, frames: &[u64]) -> Vec<String> {
-        let missing: Vec<Addr> =
-            frames.iter().copied().filter(|frame| !self.kernel.contains_key(frame)).collect();
+        let Self { known, namer, .. } = self;
+        let missing: Vec<u64> =
+            frames.iter().copied().filter(|frame| !known.kernel.contains_key(frame)).collect();
         if !missing.is_empty() {
-            self.name_kernel(&missing);
+            let bare = || missing.iter().map(|address| format!("{address:#x}")).collect();
+            let names = namer.as_ref().map_or_else(bare, |namer| namer.kernel(&missing));
+            known.kernel.extend(missing.into_iter().zip(names));
         }
-        let names: Vec<&str> = frames.iter().map(|frame| self.kernel[frame].as_str()).collect();
+        let names: Vec<&str> = frames.iter().map(|frame| known.kernel[frame].as_str()).collect();
         trim::without_tracing(&names).iter().map(|name| (*name).to_owned()).collect()
     }
 
@@ -91,8 +86,9 @@ impl Names for Symbolizer {
     }
 
     fn device(&mut self, interrupt: u32) -> Option<String> {
-        let read = || fs::read_to_string("/proc/interrupts").unwrap_or_default();
-        interrupt::device(self.interrupts.get_or_insert_with(read), interrupt)
+        let Self { known, namer, .. } = self;
+        let name = || namer.as_mut().and_then(|namer| namer.device(interrupt));
+        known.devices.entry(interrupt).or_insert_with(name).clone()
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod sums;
 
+use std::io::Read;
+
 use probes_common::CallFilter;
 use reports::syscalls::{SCHEMA, Syscalls};
 
@@ -9,7 +11,9 @@ pub use sums::{Sums, name};
 
 use crate::error::{AttachError, FinishError};
 use crate::offcpu::unpaired;
-use crate::recording::{self, ATTACH, Options, Recording};
+use crate::pipeline::Gathered;
+use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recording::{self, Facts, Options, Recording};
 use crate::target::Target;
 
 /// A recording of every system call, which goes on until it is finished or dropped.
@@ -41,18 +45,33 @@ impl Session {
     /// [`FinishError::Drain`] where the recording had ended by itself.
     pub fn finish(mut self, tids: &[u32]) -> Result<Syscalls, FinishError> {
         let gathered = self.recording.finish()?;
-        let threads = gathered.analysis.finish(gathered.end_ns, &gathered.notes, tids);
-        Ok(Syscalls {
-            schema: SCHEMA.to_owned(),
-            processes: recording::processes(self.recording.targets()),
-            window_ns: gathered.end_ns.saturating_sub(self.recording.start_ns()),
-            attach: [ATTACH, "tp_btf/sys_enter", "tp_btf/sys_exit"].map(str::to_owned).to_vec(),
-            warnings: recording::no_room(&gathered.loss)
-                .into_iter()
-                .chain(unpaired(&gathered.loss))
-                .collect(),
-            loss: gathered.loss,
-            threads,
-        })
+        Ok(report(self.recording.facts(), gathered, tids))
+    }
+}
+
+/// Reports on a recording in a file, as [`Session::finish`] does on one that has just ended. Of a file that ends
+/// inside a block, what is before it is read where `partial` says so.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with the file, and where.
+pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Syscalls, ReadError> {
+    let replayed = recfile::replay(file, partial, RecordedCalls::All, |start| {
+        Sums::new(start.start_ns, start.calls.clone())
+    })?;
+    Ok(report(replayed.facts, replayed.gathered, tids))
+}
+
+fn report(facts: Facts, gathered: Gathered<Sums>, tids: &[u32]) -> Syscalls {
+    let Facts { processes, start_ns, attach, mut warnings } = facts;
+    warnings.extend(recording::no_room(&gathered.loss));
+    warnings.extend(unpaired(&gathered.loss));
+    Syscalls {
+        schema: SCHEMA.to_owned(),
+        processes,
+        window_ns: gathered.end_ns.saturating_sub(start_ns),
+        attach: [attach.as_str(), "tp_btf/sys_enter", "tp_btf/sys_exit"].map(str::to_owned).to_vec(),
+        threads: gathered.analysis.finish(gathered.end_ns, &gathered.notes, tids),
+        loss: gathered.loss,
+        warnings,
     }
 }

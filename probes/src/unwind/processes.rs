@@ -53,6 +53,17 @@ impl ProcessStacks {
         )
     }
 
+    /// Whether the stack that this names is kept.
+    pub fn has(&self, pid: u32, user: &UserSide) -> bool {
+        let stacks = self.0.get(&pid);
+        stacks.zip(user.stack).is_some_and(|(stacks, signature)| stacks.has(signature))
+    }
+
+    /// The processes.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.keys().copied()
+    }
+
     /// What a process had mapped.
     pub fn images(&self, pid: u32) -> Option<&Images> {
         self.0.get(&pid).map(UserStacks::images)

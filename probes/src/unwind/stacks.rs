@@ -102,6 +102,11 @@ impl UserStacks {
         Some(index)
     }
 
+    /// Whether the stack of that signature is kept.
+    pub fn has(&self, signature: u64) -> bool {
+        self.by_signature.contains_key(&signature)
+    }
+
     /// The same with the first signature that led to these frames.
     pub fn canonical(&self, user: UserSide) -> UserSide {
         let kept = user.stack.and_then(|signature| self.by_signature.get(&signature));
@@ -143,6 +148,11 @@ impl UserStacks {
     /// Where code of the process can lie.
     pub fn code_spans(&self) -> [CodeSpan; CODE_SPANS] {
         self.images.code_spans()
+    }
+
+    /// What the process had mapped, to be added to.
+    pub const fn images_mut(&mut self) -> &mut Images {
+        &mut self.images
     }
 
     /// What the process had mapped.
