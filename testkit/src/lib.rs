@@ -13,7 +13,8 @@ pub use need::{Need, firecracker, linux_guest, on_path};
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+pub use libtest_mimic::Failed;
+use libtest_mimic::{Arguments, Trial};
 
 /// What a test body returns: `?` on any error fails the test with its text.
 pub type Outcome = Result<(), Failed>;

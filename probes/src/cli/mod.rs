@@ -23,7 +23,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  the report was written
   1  something failed that should not have
-  2  what was asked for cannot be done: bad arguments, no such process, a file that cannot be written
+  2  what was asked for cannot be done: bad arguments, no such process, a file that cannot be written or read
   3  this host or this user's rights do not allow it: capabilities, kernel without BTF, lockdown
 
 Environment:

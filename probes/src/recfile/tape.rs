@@ -296,3 +296,36 @@ fn modules(images: &Images, from: usize) -> Vec<Module> {
     };
     images.all()[from..].iter().map(module).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_stack_is_written_but_its_name() {
+        let mut bytes = vec![0xee; 40 + 80 + 4096];
+        let kind = std::mem::offset_of!(probes_common::Head, kind);
+        bytes[kind] = Kind::UserStack as u8;
+        bytes[112..120].copy_from_slice(&4096_u64.to_ne_bytes());
+        let kept = without_contents(&bytes);
+        let (before, after) = (decode::user_stack(&bytes).unwrap(), decode::user_stack(&kept).unwrap());
+        assert_eq!((after.signature, after.time_ns), (before.signature, before.time_ns));
+        assert_eq!((after.stack.len(), after.registers), (0, UserRegisters::default()));
+        assert_eq!(kept.len(), 120);
+    }
+
+    /// A file is read by its version: with another layout of the records it is another version.
+    #[test]
+    fn the_version_grows_with_the_layout_of_the_records() {
+        use probes_common::{CallEnter, CallExit, Head, Other, SwitchOut};
+        let sizes = [
+            size_of::<Head>(),
+            size_of::<SwitchOut>(),
+            size_of::<Other>(),
+            size_of::<UserStack>(),
+            size_of::<CallEnter>(),
+            size_of::<CallExit>(),
+        ];
+        assert_eq!((super::super::VERSION, sizes), (1, [40, 40, 24, 80, 72, 16]));
+    }
+}
