@@ -11,6 +11,7 @@ pub mod files;
 pub mod floor;
 pub mod host;
 pub mod interrupt;
+pub mod judge;
 pub mod progress;
 pub mod site;
 pub mod summary;
