@@ -1,6 +1,6 @@
 //! Drives a daemon through consecutive BRANCHes under known conditions and writes down what it measured.
 //!
-//! This crate produces samples; it judges none. Whatever it puts on a host, mounts, loop devices,
+//! It produces samples; only `judge`, which neither measures nor reads, says what they show. Whatever it puts on a host, mounts, loop devices,
 //! processes and files, belongs to a guard that takes it away again, and lies below one work folder
 //! that the next run clears if this one was killed.
 
@@ -9,13 +9,16 @@ pub mod cell;
 pub mod error;
 pub mod files;
 pub mod floor;
+pub mod gate;
 pub mod host;
 pub mod interrupt;
 pub mod judge;
+pub mod power;
 pub mod progress;
 pub mod site;
 pub mod summary;
 pub mod sweep;
+pub mod trend;
 pub mod trial;
 pub mod work;
 

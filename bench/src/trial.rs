@@ -106,6 +106,7 @@ impl Subject {
             let tag = format!("{}-{index}", self.prefix);
             made.tags.push(tag.clone());
             let start_unix_ms = unix_ms();
+            watch.asks();
             let branch = api.branch(&self.sandbox.id, &tag, self.cell.data_path, settings.durable).await?;
             for warning in &branch.warnings {
                 recording.warn(format!("{}, trial {}, BRANCH {index}: {warning}", self.cell, self.trial));

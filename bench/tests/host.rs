@@ -143,7 +143,7 @@ fn a_daemon_that_cannot_start_says_why() -> Outcome {
     let forkd = path.join("forkd");
     fs::write(&forkd, "#!/bin/sh\necho 'no such thing' >&2\nexit 3\n")?;
     fs::set_permissions(&forkd, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let programs = Programs { forkd, firecracker: PathBuf::from("/nonexistent") };
+    let programs = Programs { forkd, firecracker: PathBuf::from("/nonexistent"), serve_args: Vec::new() };
     let site = work.site()?;
     let daemon = Daemon::start(&work, &programs, &site, &site)?;
     let api = bench::api::Api::new(forkd::http_client::Endpoint::Unix(daemon.socket().to_owned()));

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/API.md",
     "docs/ARCHITECTURE.md",
     "docs/CLI.md",
+    "docs/GATE.md",
     "docs/GUESTS.md",
     "docs/PROBES.md",
     "docs/RUNBOOK.md",

@@ -1,7 +1,10 @@
 //! The command line: one command a file.
 
 mod floor;
+mod gate;
+mod power;
 mod sweep;
+mod trend;
 
 use std::path::Path;
 
@@ -11,7 +14,7 @@ use bench::host::tools;
 use bench::site::Programs;
 use clap::{Parser, Subcommand};
 
-/// Measures BRANCHes of real microVMs. It gathers samples and judges none of them.
+/// Measures BRANCHes of real microVMs; `gate` judges what was measured.
 #[derive(Debug, Parser)]
 #[command(name = "forkd-bench", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -27,6 +30,15 @@ pub enum Command {
     /// Pause of the daemon's stage beside that of a bare client that knows what will be written
     #[command(after_help = EXIT_CODES)]
     Floor(floor::FloorArgs),
+    /// Whether a candidate's pause is longer than a baseline's: two files, two builds, or two ways to run one
+    #[command(after_help = gate::EXIT_CODES)]
+    Gate(gate::GateArgs),
+    /// How often the gate alarms where nothing changed, and how often it finds what did
+    #[command(after_help = EXIT_CODES)]
+    Power(power::PowerArgs),
+    /// Where the pause changed over a series of stored runs: advice, not a verdict
+    #[command(after_help = EXIT_CODES)]
+    Trend(trend::TrendArgs),
 }
 
 /// The programs that a command runs, found.
@@ -37,6 +49,7 @@ fn programs(forkd: Option<&Path>, firecracker: Option<&Path>) -> Result<Programs
     Ok(Programs {
         forkd: tools::find("forkd", forkd, build)?,
         firecracker: tools::find("firecracker", firecracker, install)?,
+        serve_args: Vec::new(),
     })
 }
 

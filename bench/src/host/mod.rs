@@ -4,4 +4,5 @@ pub mod device;
 pub mod facts;
 pub mod mountinfo;
 pub mod tools;
+pub mod usage;
 pub mod writeback;

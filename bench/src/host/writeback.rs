@@ -24,6 +24,7 @@ pub async fn drain(limit: Duration) -> Result<(), u64> {
     }
 }
 
-fn pending_kib() -> u64 {
+/// Memory that is still to be written, in KiB.
+pub fn pending_kib() -> u64 {
     ["Dirty", "Writeback"].into_iter().filter_map(meminfo_kib).sum()
 }

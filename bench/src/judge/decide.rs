@@ -97,7 +97,7 @@ fn why_regress(evidence: &Evidence, p: f64, regime_p: f64, look: &Look) -> Vec<S
     if let Some(ratio) = evidence.ratio.filter(|ratio| p < look.alpha && *ratio > REGRESS_RATIO) {
         let longer = percent(ratio.ln());
         why.push(format!(
-            "the pause is {longer} of the baseline's (p = {} < {})",
+            "the pause is {longer} against the baseline's (p = {} < {})",
             figure(p),
             figure(look.alpha)
         ));
@@ -126,7 +126,7 @@ fn bound(evidence: &Evidence, look: &Look) -> String {
     let confidence = (1.0 - look.pass_error) * 100.0;
     match (evidence.ratio, evidence.ratio_upper) {
         (Some(ratio), Some(upper)) => format!(
-            "the pause is {} of the baseline's, and below {} with {confidence:.1} % confidence",
+            "the pause is {} against the baseline's, and below {} with {confidence:.1} % confidence",
             percent(ratio.ln()),
             percent(upper.ln())
         ),

@@ -84,15 +84,6 @@ impl Null {
         }
     }
 
-    /// How likely a sum of at most `sum` is.
-    pub fn at_most(&self, sum: usize) -> f64 {
-        let tail: f64 = self.weight.iter().take(sum + 1).sum();
-        match self.draws {
-            Some(draws) => (tail + 1.0) / (f64::from(draws) + 1.0),
-            None => tail.min(1.0),
-        }
-    }
-
     /// The largest sum (doubled) that stays within `error`: sums up to it are together at most so likely.
     /// `None` where even the smallest sum is likelier.
     pub fn critical(&self, error: f64) -> Option<usize> {
@@ -154,7 +145,6 @@ mod tests {
         // Sums 0 1 2 3 3 4 5 6 of the ranks 1 2 3.
         assert_eq!(null.at_least(12), 1.0 / 8.0);
         assert_eq!(null.at_least(6), 5.0 / 8.0);
-        assert_eq!(null.at_most(2), 2.0 / 8.0);
         assert_eq!(null.critical(0.25), Some(3));
         assert_eq!(null.critical(0.1), None);
     }

@@ -37,7 +37,7 @@ impl World {
             let a_ms = self.sweep(1.0);
             self.drift += 0.02 * self.normal();
             let b_ms = self.sweep(factor);
-            Block { a_ms, b_ms, b_first: index % 2 == 0, conditions: None }
+            Block { a_ms, b_ms, b_first: index.is_multiple_of(2), conditions: None }
         };
         (0..count).map(block).collect()
     }

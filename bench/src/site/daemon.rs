@@ -33,7 +33,7 @@ impl Daemon {
         command.arg("serve").arg("--socket").arg(&socket).arg("--snapshot-root").arg(snapshots);
         command.arg("--data-dir").arg(folder.join("data"));
         command.arg("--run-dir").arg(&run_dir).arg("--firecracker").arg(&programs.firecracker);
-        command.args(["--on-exit", "kill"]);
+        command.args(["--on-exit", "kill"]).args(&programs.serve_args);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A Ctrl-C at the terminal is for us: we end the daemon after the call that is under way.
         command.process_group(0);

@@ -24,6 +24,8 @@ pub struct Programs {
     pub forkd: PathBuf,
     /// The VMM.
     pub firecracker: PathBuf,
+    /// Further arguments of `forkd serve`.
+    pub serve_args: Vec<String>,
 }
 
 /// A daemon to measure. Dropping it takes down what it stands on, daemon first.

@@ -18,6 +18,7 @@ mod output;
 mod recording;
 mod watch;
 
+pub use offcpu::Pauses;
 pub use recording::Recording;
 pub use watch::Watch;
 

@@ -59,7 +59,7 @@ fn slowest_cell(settings: &Settings, recording: &Recording) -> Option<Cell> {
 
 /// Records a sandbox's Firecracker, to be cut to the pauses.
 #[derive(Default)]
-struct Pauses {
+pub struct Pauses {
     session: Option<Session>,
     windows_ns: Vec<(u64, u64)>,
 }
@@ -79,7 +79,7 @@ impl Watch for Pauses {
 
 impl Pauses {
     /// The report on the pauses so far; `None` where there was none.
-    fn report(self) -> Result<Option<OffCpu>, Error> {
+    pub fn report(self) -> Result<Option<OffCpu>, Error> {
         match self.session {
             Some(session) if !self.windows_ns.is_empty() => {
                 let report = session.finish_in(&self.windows_ns);

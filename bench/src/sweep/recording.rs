@@ -60,6 +60,11 @@ impl Recording {
         self.warnings.push(sentence);
     }
 
+    /// The sentences so far.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The summary of each cell.
     pub fn cells(&self) -> Vec<Cell> {
         self.sweep.cells().into_iter().filter_map(|cell| summary(&self.sweep, cell)).collect()

@@ -9,6 +9,9 @@ pub trait Watch {
     /// The sandbox is ready, and the first BRANCH is about to begin.
     fn begin(&mut self, sandbox: &Sandbox) -> Result<(), Error>;
 
+    /// A BRANCH is about to be asked for.
+    fn asks(&mut self) {}
+
     /// A BRANCH is done.
     fn branch(&mut self, branch: &Branch);
 }

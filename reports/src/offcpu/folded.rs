@@ -15,9 +15,18 @@ const TRUNCATED: &str = "[truncated]";
 
 /// One line a stack, sorted by stack. Microseconds are rounded; a stack that rounds to 0 is left out.
 pub fn render(report: &OffCpu) -> String {
+    lines(report, |stack| format!("{}-{}", stack.comm, stack.tid))
+}
+
+/// The same without the numbers of threads, which differ from run to run.
+pub fn by_name(report: &OffCpu) -> String {
+    lines(report, |stack| stack.comm.clone())
+}
+
+fn lines(report: &OffCpu, thread: impl Fn(&Stack) -> String) -> String {
     let mut ns_by_stack: BTreeMap<String, u64> = BTreeMap::new();
     for stack in &report.stacks {
-        *ns_by_stack.entry(path(stack)).or_default() += stack.ns;
+        *ns_by_stack.entry(path(&thread(stack), stack)).or_default() += stack.ns;
     }
     let mut lines = String::new();
     for (path, ns) in ns_by_stack {
@@ -29,8 +38,8 @@ pub fn render(report: &OffCpu) -> String {
     lines
 }
 
-fn path(stack: &Stack) -> String {
-    let mut frames = vec![escape(&format!("{}-{}", stack.comm, stack.tid))];
+fn path(thread: &str, stack: &Stack) -> String {
+    let mut frames = vec![escape(thread)];
     frames.extend(stack.user_truncated.then(|| TRUNCATED.to_owned()));
     frames.extend(stack.user.iter().rev().map(|frame| escape(frame)));
     frames.extend(stack.kernel.iter().rev().map(|frame| escape(frame) + "_[k]"));

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::format;
 pub use crate::format::{Format, RenderError};
 use crate::process::{Process, headline};
+pub use difference::difference;
 
 mod cost;
+mod difference;
 mod flamegraph;
 mod folded;
 mod palette;

@@ -1,0 +1,251 @@
+//! Two sides, cell by cell: paired where they were taken in blocks, else trials against trials.
+
+use crate::Error;
+use crate::judge::{self, Block, Conditions, Design, Evidence, Look, Plan, Verdict};
+
+use super::growth::{Growth, growth};
+use super::side::{Side, SideCell, Trial};
+
+/// What a comparison is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// The threshold.
+    pub alpha: f64,
+    /// An absolute limit for the median pause of a sweep, in milliseconds.
+    pub limit_ms: Option<f64>,
+    /// Whether to judge what was taken on different machines.
+    pub force: bool,
+    /// Draws outcomes where there are too many to count.
+    pub seed: u64,
+}
+
+/// The verdict on one cell, and where the time grew.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct CellVerdict {
+    /// The cell; both where the sides name it differently.
+    pub cell: String,
+    /// The verdict.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Phases and causes, the one that grew most first.
+    pub growth: Vec<Growth>,
+}
+
+/// Compares two files: one look at all there is.
+pub fn files(a: &Side, b: &Side, rule: &Rule) -> Result<Vec<CellVerdict>, Error> {
+    let pairs = match_cells(a, b)?;
+    let paired = pairs.iter().all(|(one, other)| in_blocks(a, b, one, other));
+    let plan = |(one, other): &(&SideCell, &SideCell)| match paired {
+        true => Plan::once(rule.alpha, one.trials.len()),
+        false => Plan::unpaired(rule.alpha, one.trials.len(), other.trials.len()),
+    };
+    // The cell with the fewest blocks decides whether any verdict is possible.
+    let fewest = pairs.iter().min_by_key(|(one, other)| one.trials.len().min(other.trials.len()));
+    let Some(fewest) = fewest else { return Ok(Vec::new()) };
+    let plan = plan(fewest).map_err(|error| Error::Usage(format!("{} and {}: {error}", a.file, b.file)))?;
+    let Some(look) = plan.looks().last() else { return Ok(Vec::new()) };
+    let design = if paired { Design::Paired } else { Design::Unpaired };
+    Ok(at_look(a, b, &pairs, design, &look, rule))
+}
+
+/// Compares sides that were measured in blocks, at one look of a plan.
+pub fn blocks_so_far(a: &Side, b: &Side, look: &Look, rule: &Rule) -> Result<Vec<CellVerdict>, Error> {
+    Ok(at_look(a, b, &match_cells(a, b)?, Design::Paired, look, rule))
+}
+
+fn at_look(
+    a: &Side,
+    b: &Side,
+    pairs: &[(&SideCell, &SideCell)],
+    design: Design,
+    look: &Look,
+    rule: &Rule,
+) -> Vec<CellVerdict> {
+    let evidence = pairs.iter().map(|(one, other)| weigh(one, other, design, look, rule)).collect();
+    let mut verdicts = judge::decide(evidence, look);
+    if let Some(reason) = other_machine(a, b).filter(|_| !rule.force) {
+        for verdict in &mut verdicts {
+            verdict.class = judge::Class::Invalid;
+            verdict.reasons = vec![reason.clone()];
+        }
+    }
+    let grown = |(one, other): &(&SideCell, &SideCell)| growth(&a.parts, one, &b.parts, other);
+    let cells = pairs.iter().zip(verdicts);
+    cells
+        .map(|(pair, verdict)| CellVerdict { cell: name(pair.0, pair.1), verdict, growth: grown(pair) })
+        .collect()
+}
+
+fn weigh(a: &SideCell, b: &SideCell, design: Design, look: &Look, rule: &Rule) -> Evidence {
+    let Rule { alpha, limit_ms, seed, .. } = *rule;
+    let pauses =
+        |cell: &SideCell| cell.trials.iter().map(|trial| trial.pauses_ms.clone()).collect::<Vec<_>>();
+    match design {
+        Design::Paired => judge::weigh_blocks(&blocks(a, b), look, alpha, limit_ms, seed),
+        Design::Unpaired => judge::weigh_trials(&pauses(a), &pauses(b), look, alpha, limit_ms, seed),
+    }
+}
+
+/// The blocks of a cell whose sides were taken in blocks.
+pub fn blocks(a: &SideCell, b: &SideCell) -> Vec<Block> {
+    let block = |(a, b): (&Trial, &Trial)| Block {
+        a_ms: a.pauses_ms.clone(),
+        b_ms: b.pauses_ms.clone(),
+        b_first: b.began_unix_ms < a.began_unix_ms,
+        conditions: a.host.zip(b.host).map(|(a, b)| Conditions { a, b }),
+    };
+    a.trials.iter().zip(&b.trials).map(block).collect()
+}
+
+fn name(a: &SideCell, b: &SideCell) -> String {
+    if a.name == b.name { a.name.clone() } else { format!("{} against {}", b.name, a.name) }
+}
+
+/// The cells of both sides by name; one cell each is compared whatever it is called.
+fn match_cells<'a>(a: &'a Side, b: &'a Side) -> Result<Vec<(&'a SideCell, &'a SideCell)>, Error> {
+    let pairs = match (a.cells.as_slice(), b.cells.as_slice()) {
+        ([one], [other]) => vec![(one, other)],
+        _ => {
+            let lacks = |side: &Side, cell: &SideCell| {
+                let (file, name) = (&side.file, &cell.name);
+                Error::Usage(format!(
+                    "{file}, line 2, column 'cell': {name} is missing, and the other side has it"
+                ))
+            };
+            let find = |side: &'a Side, cell: &SideCell| {
+                side.cells.iter().find(|other| other.name == cell.name).ok_or_else(|| lacks(side, cell))
+            };
+            b.cells.iter().try_for_each(|cell| find(a, cell).map(drop))?;
+            a.cells.iter().map(|cell| Ok((cell, find(b, cell)?))).collect::<Result<_, Error>>()?
+        }
+    };
+    pairs.iter().try_for_each(|(one, other)| comparable(a, one, b, other))?;
+    Ok(pairs)
+}
+
+/// Refuses cells that were not measured alike.
+fn comparable(a: &Side, one: &SideCell, b: &Side, other: &SideCell) -> Result<(), Error> {
+    let refuse = |column: &str, found: &str, expected: &str| {
+        let (file, cell, first) = (&b.file, &other.name, &a.file);
+        Err(Error::Usage(format!(
+            "{file}, line 2, column '{column}': {cell} has {found}, and {first} has {expected}"
+        )))
+    };
+    if !one.conditions.is_empty() && !other.conditions.is_empty() && one.conditions != other.conditions {
+        let differ = |condition: &&str| !one.conditions.split(", ").any(|known| known == *condition);
+        let column = other.conditions.split(", ").find(differ).and_then(|text| text.split(' ').next());
+        return refuse(column.unwrap_or("mem_mib"), &other.conditions, &one.conditions);
+    }
+    let indices =
+        |cell: &SideCell| cell.trials.first().map(|trial| trial.indices.clone()).unwrap_or_default();
+    let (first, second) = (indices(one), indices(other));
+    if first != second {
+        let count = |indices: &[u32]| format!("{} BRANCHes in each trial", indices.len());
+        return refuse("branch_idx", &count(&second), &count(&first));
+    }
+    Ok(())
+}
+
+/// Whether two cells were measured in blocks: in one run, each trial of one next to the same trial of the other.
+fn in_blocks(a: &Side, b: &Side, one: &SideCell, other: &SideCell) -> bool {
+    let numbers = |cell: &SideCell| cell.trials.iter().map(|trial| trial.number).collect::<Vec<_>>();
+    if a.run_id.is_none() || a.run_id != b.run_id || numbers(one) != numbers(other) {
+        return false;
+    }
+    let mut sweeps = Vec::new();
+    for trial in one.trials.iter().chain(&other.trials) {
+        let (Some(began), Some(ended)) = (trial.began_unix_ms, trial.ended_unix_ms) else { return false };
+        sweeps.push((began, ended, trial.number));
+    }
+    sweeps.sort_unstable();
+    let apart = sweeps.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+    apart && sweeps.chunks(2).all(|pair| pair[0].2 == pair[1].2)
+}
+
+fn other_machine(a: &Side, b: &Side) -> Option<String> {
+    let (one, other) = (a.machine.as_ref()?, b.machine.as_ref()?);
+    (one != other)
+        .then(|| format!("the sides are of different machines ({one}; {other}): --force judges them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::Class;
+
+    const RULE: Rule = Rule { alpha: 0.01, limit_ms: None, force: false, seed: 0 };
+
+    /// A side of `trials` trials, 3 BRANCHes each, taken in blocks in turns.
+    fn side(file: &str, trials: u64, level_ms: f64, second: u64, machine: &str) -> Side {
+        let mut csv = String::from(
+            "trial,branch_idx,pause_ms,diff_ms,diff_physical_bytes,run_id,start_unix_ms,machine\n",
+        );
+        for trial in 1..=trials {
+            for index in 1..=3 {
+                let pause_ms = level_ms + trial as f64 * 0.01 + index as f64 * 0.001;
+                let turn = second ^ (trial % 2);
+                let start = trial * 1000 + turn * 100 + index;
+                csv += &format!("{trial},{index},{pause_ms},1,0,r,{start},{machine}\n");
+            }
+        }
+        Side::read(file, csv.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn one_run_in_turns_is_paired_and_anything_else_is_not() {
+        let (a, b) = (side("a", 12, 10.0, 0, "m"), side("b", 12, 15.0, 1, "m"));
+        let design = |a: &Side, b: &Side| files(a, b, &RULE).unwrap()[0].verdict.evidence.design;
+        assert_eq!(design(&a, &b), Design::Paired);
+        let other_run = Side { run_id: Some("s".to_owned()), ..b.clone() };
+        assert_eq!(design(&a, &other_run), Design::Unpaired);
+        let mut one_after_the_other = b.clone();
+        for trial in &mut one_after_the_other.cells[0].trials {
+            trial.began_unix_ms = trial.began_unix_ms.map(|ms| ms + 1_000_000);
+            trial.ended_unix_ms = trial.ended_unix_ms.map(|ms| ms + 1_000_000);
+        }
+        assert_eq!(design(&a, &one_after_the_other), Design::Unpaired);
+    }
+
+    #[test]
+    fn a_longer_pause_is_a_regression_and_the_same_is_a_pass() {
+        let (a, b) = (side("a", 12, 10.0, 0, "m"), side("b", 12, 15.0, 1, "m"));
+        assert_eq!(files(&a, &b, &RULE).unwrap()[0].verdict.class, Class::Regress);
+        assert_eq!(files(&a, &side("b", 12, 10.0, 1, "m"), &RULE).unwrap()[0].verdict.class, Class::Pass);
+    }
+
+    #[test]
+    fn other_machines_are_invalid_unless_forced() {
+        let (a, b) = (side("a", 12, 10.0, 0, "m"), side("b", 12, 15.0, 1, "n"));
+        assert_eq!(files(&a, &b, &RULE).unwrap()[0].verdict.class, Class::Invalid);
+        let forced = Rule { force: true, ..RULE };
+        assert_eq!(files(&a, &b, &forced).unwrap()[0].verdict.class, Class::Regress);
+    }
+
+    #[test]
+    fn too_few_blocks_and_unequal_cells_are_refused() {
+        let refused = |a: &Side, b: &Side| files(a, b, &RULE).unwrap_err().to_string();
+        let few = refused(&side("a", 6, 10.0, 0, "m"), &side("b", 6, 15.0, 1, "m"));
+        assert_eq!(few, "a and b: 6 blocks cannot reach p < 0.01: take 8 or more");
+        let a = side("a", 12, 10.0, 0, "m");
+        let mut shorter = side("b", 12, 15.0, 1, "m");
+        shorter.cells[0].trials.iter_mut().for_each(|trial| trial.indices.truncate(2));
+        assert_eq!(
+            refused(&a, &shorter),
+            "b, line 2, column 'branch_idx': pauses has 2 BRANCHes in each trial, and a has 3 BRANCHes in each trial"
+        );
+        let mut two = a.clone();
+        two.cells.push(SideCell { name: "naive@tmpfs".to_owned(), ..a.cells[0].clone() });
+        assert_eq!(
+            refused(&two, &a),
+            "a, line 2, column 'cell': naive@tmpfs is missing, and the other side has it"
+        );
+        let mut larger = a.clone();
+        larger.cells[0].conditions = "mem_mib 512, gap_ms 50".to_owned();
+        let mut smaller = a.clone();
+        smaller.cells[0].conditions = "mem_mib 128, gap_ms 50".to_owned();
+        assert_eq!(
+            refused(&larger, &smaller),
+            "a, line 2, column 'mem_mib': pauses has mem_mib 128, gap_ms 50, and a has mem_mib 512, gap_ms 50"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Rates from recorded blocks: whole blocks drawn with a seed, changed as asked, and judged as the gate would.
+
+use serde::Serialize;
+
+use crate::judge::{Block, Class, Look, Plan, decide, overall, weigh_blocks, weigh_trials};
+
+use super::ALPHA;
+
+/// How the candidate's pauses are made longer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Injected {
+    /// Each by a share of itself, as by a slower machine.
+    Multiplied,
+    /// Each by a share of the median pause, as by a step that was added.
+    Added,
+}
+
+/// How often each class came out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Resamples.
+    pub all: usize,
+    /// Ended REGRESS.
+    pub regress: usize,
+    /// Ended PASS.
+    pub pass: usize,
+    /// Ended INCONCLUSIVE.
+    pub inconclusive: usize,
+    /// Ended INVALID.
+    pub invalid: usize,
+}
+
+impl Counts {
+    fn add(&mut self, class: Class) {
+        self.all += 1;
+        *match class {
+            Class::Regress => &mut self.regress,
+            Class::Pass => &mut self.pass,
+            Class::Inconclusive => &mut self.inconclusive,
+            Class::Invalid => &mut self.invalid,
+        } += 1;
+    }
+}
+
+/// Draws blocks, makes the candidate's pauses `percent` longer, and judges them by `plan`; `resamples` times.
+pub fn paired(
+    recorded: &[Block],
+    plan: &Plan,
+    (injected, percent, median_ms): (Injected, u32, f64),
+    resamples: u32,
+    random: &mut fastrand::Rng,
+) -> Counts {
+    let needed = plan.looks().last().map_or(0, |look| look.blocks);
+    let mut counts = Counts::default();
+    for _ in 0..resamples {
+        let draw = |index: usize| {
+            let mut block = recorded[random.usize(..recorded.len())].clone();
+            slow_down(&mut block.b_ms, injected, percent, median_ms);
+            // As the gate has it: the order takes turns.
+            if block.b_first != index.is_multiple_of(2) {
+                block.b_first = !block.b_first;
+            }
+            block
+        };
+        let blocks: Vec<Block> = (0..needed).map(draw).collect();
+        counts.add(by_plan(plan, &blocks));
+    }
+    counts
+}
+
+/// Draws the trials of the arms from two different runs, the baseline's from the earlier one: what happens where all
+/// of one arm is measured before all of the other.
+pub fn unpaired(
+    runs: &[Vec<Block>],
+    trials: usize,
+    (injected, percent, median_ms): (Injected, u32, f64),
+    resamples: u32,
+    random: &mut fastrand::Rng,
+) -> Counts {
+    let mut counts = Counts::default();
+    let Ok(plan) = Plan::unpaired(ALPHA, trials, trials) else { return counts };
+    let Some(look) = plan.looks().last().filter(|_| runs.len() > 1) else { return counts };
+    for _ in 0..resamples {
+        let earlier = random.usize(..runs.len() - 1);
+        let later = random.usize(earlier + 1..runs.len());
+        let mut draw = |run: usize| -> Vec<Vec<f64>> {
+            (0..trials).map(|_| runs[run][random.usize(..runs[run].len())].a_ms.clone()).collect()
+        };
+        let (a, mut b) = (draw(earlier), draw(later));
+        b.iter_mut().for_each(|trial| slow_down(trial, injected, percent, median_ms));
+        let evidence = weigh_trials(&a, &b, &look, ALPHA, None, 0);
+        counts.add(overall(&decide(vec![evidence], &look)));
+    }
+    counts
+}
+
+fn slow_down(pauses_ms: &mut [f64], injected: Injected, percent: u32, median_ms: f64) {
+    let share = f64::from(percent) / 100.0;
+    for pause_ms in pauses_ms {
+        *pause_ms += share * if injected == Injected::Multiplied { *pause_ms } else { median_ms };
+    }
+}
+
+/// What the gate would say: it ends at the first look that finds a regression, or may pass and does.
+fn by_plan(plan: &Plan, blocks: &[Block]) -> Class {
+    let mut class = Class::Invalid;
+    for look in plan.looks() {
+        class = at_look(&blocks[..look.blocks.min(blocks.len())], &look);
+        if class == Class::Regress || class == Class::Pass {
+            break;
+        }
+    }
+    class
+}
+
+fn at_look(blocks: &[Block], look: &Look) -> Class {
+    overall(&decide(vec![weigh_blocks(blocks, look, ALPHA, None, 0)], look))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(seed: u64) -> Vec<Block> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut sweep = || (0..6).map(|_| 4.0 + random.f64()).collect::<Vec<f64>>();
+        (0..20).map(|_| Block { a_ms: sweep(), b_ms: sweep(), b_first: false, conditions: None }).collect()
+    }
+
+    #[test]
+    fn what_is_injected_is_found_and_what_is_not_is_not() {
+        let (recorded, plan) = (blocks(1), Plan::once(ALPHA, 10).unwrap());
+        let rate = |change| paired(&recorded, &plan, change, 40, &mut fastrand::Rng::with_seed(2));
+        for injected in [Injected::Multiplied, Injected::Added] {
+            assert_eq!(rate((injected, 50, 4.5)).regress, 40);
+            assert_eq!(rate((injected, 0, 4.5)).regress, 0);
+        }
+        assert_eq!(rate((Injected::Added, 20, 4.5)), rate((Injected::Added, 20, 4.5)), "the seed decides");
+    }
+
+    #[test]
+    fn trials_of_two_runs_are_compared_without_pairing() {
+        let mut later = blocks(2);
+        later.iter_mut().for_each(|block| slow_down(&mut block.a_ms, Injected::Multiplied, 40, 0.0));
+        let runs = [blocks(1), later];
+        let counts = unpaired(&runs, 10, (Injected::Added, 0, 4.5), 20, &mut fastrand::Rng::with_seed(3));
+        assert_eq!(counts.regress, 20, "a host that became slower is taken for a build that did");
+    }
+}
