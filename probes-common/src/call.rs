@@ -2,7 +2,7 @@
 
 /// How many counters each CPU has: programs that may interrupt one another on one CPU number their
 /// records apart, so that neither needs an atomic operation.
-pub const LANES: u32 = 2;
+pub const LANES: u32 = 3;
 /// The lane of the scheduler's tracepoints.
 pub const SCHED_LANE: u32 = 0;
 /// The lane of the system calls' tracepoints: they run with interrupts on, and a wake-up may come between.

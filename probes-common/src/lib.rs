@@ -5,6 +5,7 @@
 
 mod call;
 mod control;
+mod device;
 mod loss;
 mod phase;
 mod record;
@@ -14,6 +15,12 @@ pub use call::{
     SCHED_LANE, WAITV_RECORDED, WAITV_WORDS, number,
 };
 pub use control::{CODE_SPANS, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS};
+pub use device::{
+    Allocation, Bio, Commit, CommitStep, DEVICE_LANE, DEVICE_NAME_LEN, DIRTIERS, Dirtied, Dirtier,
+    DirtyPause, FIRST_DEVICE_KIND, Latency, MINOR_BITS, REQUEST_BACKGROUND, REQUEST_BY_KERNEL, REQUEST_FUA,
+    REQUEST_META, REQUEST_PREFLUSH, REQUEST_READAHEAD, REQUEST_SYNC, Request, Sync, THROTTLED, Throttle,
+    ThrottleExit, ThrottledSince, ThrottledThread, WbtLatency, WbtStat, WbtStep, WbtTimer, operation,
+};
 pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{

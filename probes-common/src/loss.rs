@@ -19,11 +19,15 @@ pub enum Loss {
     /// The ring buffer was too full for a user stack: the event is there, and the stack is copied with
     /// the next event that has it.
     UserStackNoRoom,
+    /// There was no room for one more inode and process whose dirtied pages are counted.
+    DirtierUncounted,
+    /// There was no room for one more thread in a throttle: its wait is not there.
+    ThrottleUnseen,
 }
 
 impl Loss {
     /// Every cause that the kernel side counts, in the order of [`CpuCounters::lost`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::RingFull,
         Self::StackFailed,
         Self::StackTruncated,
@@ -31,6 +35,8 @@ impl Loss {
         Self::UserStackUnread,
         Self::UserStackPartial,
         Self::UserStackNoRoom,
+        Self::DirtierUncounted,
+        Self::ThrottleUnseen,
     ];
 
     /// The cause's name in reports.
@@ -43,6 +49,8 @@ impl Loss {
             Self::UserStackUnread => "user_stack_unread",
             Self::UserStackPartial => "user_stack_partial",
             Self::UserStackNoRoom => "user_stack_no_room",
+            Self::DirtierUncounted => "dirtier_uncounted",
+            Self::ThrottleUnseen => "throttle_unseen",
         }
     }
 }

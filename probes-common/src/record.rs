@@ -37,6 +37,48 @@ pub enum Kind {
     CallEnter = 16,
     /// A watched thread is about to leave a system call. Body: [`CallExit`](crate::CallExit).
     CallExit = 17,
+    /// A request to a block device is made, for what the current thread submits. Body:
+    /// [`Request`](crate::Request). Address 0 where the kernel has no tracepoint that tells it.
+    RequestStart = 32,
+    /// It is put into a queue: an I/O scheduler's, or the one before the driver. Requests that are issued at
+    /// once have none. Body: [`Request`](crate::Request).
+    RequestInsert = 33,
+    /// The driver takes it. Body: [`Request`](crate::Request).
+    RequestIssue = 34,
+    /// The driver gives it back, to be issued again. Body: [`Request`](crate::Request).
+    RequestRequeue = 35,
+    /// Another request takes it in; it ends here. Body: [`Request`](crate::Request).
+    RequestMerge = 36,
+    /// The device is done with it, or with a part of it. Body: [`Request`](crate::Request).
+    RequestComplete = 37,
+    /// A request takes in a piece of I/O that lies beside it. Body: [`Bio`](crate::Bio).
+    BioMerge = 38,
+    /// A piece of I/O is too large for one request. Body: [`Bio`](crate::Bio), the whole.
+    BioSplit = 39,
+    /// A piece of I/O is sent on to another device. Body: [`Bio`](crate::Bio).
+    BioRemap = 40,
+    /// A journal's transaction reaches a step. Body: [`Commit`](crate::Commit).
+    Commit = 41,
+    /// ext4 begins to make a file durable. Body: [`Sync`](crate::Sync).
+    SyncEnter = 42,
+    /// It has ended. Body: [`Sync`](crate::Sync).
+    SyncExit = 43,
+    /// ext4 looks for free blocks. Body: [`Allocation`](crate::Allocation).
+    AllocateEnter = 44,
+    /// It has ended. Body: [`Allocation`](crate::Allocation).
+    AllocateExit = 45,
+    /// A thread that dirties pages is told to pause. Body: [`DirtyPause`](crate::DirtyPause).
+    DirtyPause = 46,
+    /// Writeback throttling measured. Body: [`WbtStat`](crate::WbtStat).
+    WbtStat = 47,
+    /// Writeback throttling sees a read that is late. Body: [`WbtLatency`](crate::WbtLatency).
+    WbtLatency = 48,
+    /// Writeback throttling changes its limits. Body: [`WbtStep`](crate::WbtStep).
+    WbtStep = 49,
+    /// A window of writeback throttling is over. Body: [`WbtTimer`](crate::WbtTimer).
+    WbtTimer = 50,
+    /// A thread leaves a throttle. Body: [`ThrottleExit`](crate::ThrottleExit).
+    ThrottleExit = 51,
 }
 
 /// The start of every record.
