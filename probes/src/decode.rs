@@ -25,6 +25,14 @@ pub enum DecodeError {
     /// No such kind.
     #[error("record of unknown kind {0}")]
     Kind(u8),
+    /// A field holds a number that stands for nothing.
+    #[error("record with {value} as its {field}")]
+    Field {
+        /// What the field says.
+        field: &'static str,
+        /// The number.
+        value: u32,
+    },
 }
 
 /// Names one thread for good: ids are used again, an id with a start time is not.

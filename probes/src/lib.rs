@@ -9,6 +9,7 @@ pub mod btf;
 pub mod call;
 pub mod comm;
 pub mod decode;
+pub mod device;
 pub mod doctor;
 mod drain;
 mod error;

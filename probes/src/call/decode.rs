@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use probes_common::{CallEnter, CallExit, FIRST_CALL_KIND, Head, Kind};
+use probes_common::{CallEnter, CallExit, FIRST_CALL_KIND, FIRST_DEVICE_KIND, Head, Kind};
 
 use crate::decode::{DecodeError, Fields, ThreadId, UserSide};
 
@@ -48,7 +48,7 @@ pub enum CallEvent {
 
 /// Whether these bytes are a record of a system call.
 pub fn is_call(bytes: &[u8]) -> bool {
-    bytes.get(offset_of!(Head, kind)).is_some_and(|kind| *kind >= FIRST_CALL_KIND)
+    bytes.get(offset_of!(Head, kind)).is_some_and(|kind| (FIRST_CALL_KIND..FIRST_DEVICE_KIND).contains(kind))
 }
 
 /// Decodes one record.
