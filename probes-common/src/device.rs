@@ -303,7 +303,7 @@ pub struct ThrottleExit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Dirtier {
-    /// The file.
+    /// The file; 0 for a block device's own pages, which hold metadata.
     pub inode: u64,
     /// The device of its file system; of a block device's own pages, that device.
     pub device: u32,

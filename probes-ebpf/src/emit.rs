@@ -17,7 +17,7 @@ use crate::maps::{COUNTERS, EVENTS};
 use crate::task::Task;
 
 /// `BPF_RB_NO_WAKEUP`: user space reads on a timer, so that no traced switch pays for waking the tracer.
-const NO_WAKEUP: u64 = 1;
+pub const NO_WAKEUP: u64 = 1;
 /// `BPF_RB_AVAIL_DATA` and `BPF_RB_RING_SIZE`, questions to `bpf_ringbuf_query`.
 const RING_UNREAD: u64 = 0;
 const RING_SIZE: u64 = 1;
@@ -148,7 +148,7 @@ fn emit(counters: *mut CpuCounters, record: *mut u8, length: usize) -> bool {
 }
 
 #[inline(always)]
-fn events() -> *mut c_void {
+pub fn events() -> *mut c_void {
     &EVENTS as *const _ as *mut c_void
 }
 

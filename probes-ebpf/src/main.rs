@@ -6,8 +6,10 @@
 #![no_main]
 
 mod call;
+mod device;
 mod emit;
 mod interrupt;
+mod kernel;
 mod maps;
 mod regs;
 mod sched;

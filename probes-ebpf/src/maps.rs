@@ -1,8 +1,11 @@
 //! The maps, by the names under which user space finds them.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use probes_common::{Control, CpuCounters, LANES};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use probes_common::{
+    Control, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThrottledSince,
+    ThrottledThread,
+};
 
 use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
@@ -48,3 +51,11 @@ pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_SLOTS, 0);
 /// Which interrupt's handler runs on each CPU.
 #[map]
 pub static HANDLERS: PerCpuArray<Handlers> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whose dirtied pages there were. User space sets the number of entries at load, to 1 where nobody counts.
+#[map]
+pub static DIRTIED: HashMap<Dirtier, Dirtied> = HashMap::with_max_entries(DIRTIERS, 0);
+
+/// Which threads are held back, and since when. User space sets the number of entries as well.
+#[map]
+pub static THROTTLED: HashMap<ThrottledThread, ThrottledSince> = HashMap::with_max_entries(MOST_THROTTLED, 0);
