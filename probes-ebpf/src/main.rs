@@ -4,6 +4,8 @@
 //! is not armed.
 #![no_std]
 #![no_main]
+// Inline assembly for BPF: its atomic addition.
+#![feature(asm_experimental_arch)]
 
 mod call;
 mod device;

@@ -13,8 +13,8 @@ mod request;
 mod throttle;
 mod wbt;
 
+use core::arch::asm;
 use core::ptr::addr_of_mut;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output};
 use probes_common::{CpuCounters, DEVICE_LANE, Head, Kind, Loss};
@@ -96,9 +96,18 @@ fn add_one(slot: *mut u64) -> u64 {
     add(slot, 1)
 }
 
+/// Adds to `slot`, and gives what was there before. The target's `core` has no atomic addition.
 #[inline(always)]
 fn add(slot: *mut u64, more: u64) -> u64 {
+    let before;
     // SAFETY: `slot` is an aligned field of a map's value, which lives as long as the program runs, and everybody
     // who writes it meanwhile does so atomically.
-    unsafe { AtomicU64::from_ptr(slot) }.fetch_add(more, Ordering::Relaxed)
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({slot} + 0), {value})",
+            slot = in(reg) slot,
+            value = inout(reg) more => before,
+        );
+    }
+    before
 }
