@@ -53,6 +53,9 @@ pub enum BtfError {
         /// The field's name.
         field: String,
     },
+    /// The kernel has no such enumerator.
+    #[error("no enumerator {0}")]
+    NoEnumerator(String),
     /// The kernel has no such tracepoint.
     #[error("no tracepoint {0}")]
     NoTracepoint(String),
@@ -63,8 +66,10 @@ pub enum BtfError {
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins in `types`; type ids count from 1.
+    /// Where each type begins in `types`; type ids count from 1, or on from those of `base`.
     starts: Vec<usize>,
+    /// Of a module: the kernel's own, whose types and strings it refers to.
+    base: Option<&'a Btf<'a>>,
 }
 
 #[derive(Clone, Copy)]
@@ -127,7 +132,15 @@ impl<'a> Btf<'a> {
             starts.push(at);
             at = parsed.tail + tail_len;
         }
-        if at > types.len() { Err(BtfError::OutOfBounds(at)) } else { Ok(Self { types, strings, starts }) }
+        if at > types.len() {
+            return Err(BtfError::OutOfBounds(at));
+        }
+        Ok(Self { types, strings, starts, base: None })
+    }
+
+    /// Reads what a module adds to the kernel's own, as in `/sys/kernel/btf/ext4`.
+    pub fn parse_module(bytes: &'a [u8], base: &'a Btf<'a>) -> Result<Self, BtfError> {
+        Ok(Self { base: Some(base), ..Self::parse(bytes)? })
     }
 
     /// The offset, in bytes, of `field` in `struct structure`; anonymous structures and unions inside it
@@ -140,6 +153,26 @@ impl<'a> Btf<'a> {
             .ok_or_else(|| BtfError::NoField { structure: structure.to_owned(), field: field.to_owned() })
     }
 
+    /// The size of `struct structure` in bytes.
+    pub fn size(&self, structure: &str) -> Result<u32, BtfError> {
+        let found = self.named(KIND_STRUCT, structure);
+        found
+            .map(|found| found.size_or_type)
+            .ok_or_else(|| BtfError::NoField { structure: structure.to_owned(), field: "size".to_owned() })
+    }
+
+    /// The number of `enumerator` in `enum list`, where it fits 32 bits.
+    pub fn enumerator(&self, list: &str, enumerator: &str) -> Result<u32, BtfError> {
+        self.named(KIND_ENUM, list)
+            .and_then(|found| {
+                let starts = (0..found.count()).map(|index| found.tail + 8 * index);
+                let mut matching = starts
+                    .filter(|at| word(self.types, *at).is_ok_and(|name| self.is_named(name, enumerator)));
+                word(self.types, matching.next()? + 4).ok()
+            })
+            .ok_or_else(|| BtfError::NoEnumerator(format!("{list}.{enumerator}")))
+    }
+
     /// How many arguments the tracepoint hands to a BPF program.
     ///
     /// The kernel describes them as the prototype of `btf_trace_NAME`, whose first parameter is the
@@ -147,10 +180,10 @@ impl<'a> Btf<'a> {
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Result<usize, BtfError> {
         self.named(KIND_TYPEDEF, &format!("btf_trace_{tracepoint}"))
             .and_then(|typedef| self.by_id(typedef.size_or_type))
-            .filter(|pointer| pointer.kind() == KIND_PTR)
-            .and_then(|pointer| self.by_id(pointer.size_or_type))
-            .filter(|prototype| prototype.kind() == KIND_FUNC_PROTO)
-            .and_then(|prototype| prototype.count().checked_sub(1))
+            .filter(|(_, pointer)| pointer.kind() == KIND_PTR)
+            .and_then(|(owner, pointer)| owner.by_id(pointer.size_or_type))
+            .filter(|(_, prototype)| prototype.kind() == KIND_FUNC_PROTO)
+            .and_then(|(_, prototype)| prototype.count().checked_sub(1))
             .ok_or_else(|| BtfError::NoTracepoint(tracepoint.to_owned()))
     }
 
@@ -183,9 +216,9 @@ impl<'a> Btf<'a> {
             }
             if self.is_named(name, "")
                 && depth < MAX_NESTING
-                && let Some(inner) =
-                    self.by_id(of_type).filter(|inner| matches!(inner.kind(), KIND_STRUCT | KIND_UNION))
-                && let Some(inside) = self.field_bit(inner, field, depth + 1)
+                && let Some((owner, inner)) = self.by_id(of_type)
+                && matches!(inner.kind(), KIND_STRUCT | KIND_UNION)
+                && let Some(inside) = owner.field_bit(inner, field, depth + 1)
             {
                 return bit.checked_add(inside);
             }
@@ -200,14 +233,29 @@ impl<'a> Btf<'a> {
             .find(|found| found.kind() == kind && self.is_named(found.name, name))
     }
 
-    fn by_id(&self, id: u32) -> Option<Type> {
-        let at = self.starts.get((id as usize).checked_sub(1)?)?;
-        read_type(self.types, *at).ok()
+    /// The type of that id, and whose it is.
+    fn by_id(&self, id: u32) -> Option<(&Btf<'a>, Type)> {
+        let mut index = (id as usize).checked_sub(1)?;
+        if let Some(base) = self.base {
+            match index.checked_sub(base.starts.len()) {
+                Some(own) => index = own,
+                None => return base.by_id(id),
+            }
+        }
+        let at = self.starts.get(index)?;
+        Some((self, read_type(self.types, *at).ok()?))
     }
 
     fn is_named(&self, offset: u32, name: &str) -> bool {
+        let mut offset = offset as usize;
+        if let Some(base) = self.base {
+            match offset.checked_sub(base.strings.len()) {
+                Some(own) => offset = own,
+                None => return base.is_named(offset as u32, name),
+            }
+        }
         self.strings
-            .get(offset as usize..)
+            .get(offset..)
             .and_then(|rest| rest.strip_prefix(name.as_bytes()))
             .is_some_and(|rest| rest.first() == Some(&0))
     }
@@ -274,6 +322,43 @@ mod tests {
         assert_eq!(btf.id(KIND_INT, "int"), Some(1));
         assert_eq!(btf.id(KIND_STRUCT, "task"), Some(3));
         assert_eq!(btf.function_id("task"), None);
+    }
+
+    /// `struct op { struct task task_of; int flags; }` and `enum bits { LOW = 3 }`, as a module of `sample`'s kernel has
+    /// them: types count on from its three, strings from its 19 bytes.
+    fn module() -> Vec<u8> {
+        let strings = b"\0op\0flags\0bits\0LOW\0";
+        let at = |offset: u32| 19 + offset;
+        let mut types: Vec<u32> = Vec::new();
+        types.extend([at(1), KIND_STRUCT << 24 | 3, 16, 0, 3, 0, at(4), 1, 64, 10, 1, 96]);
+        types.extend([at(10), KIND_ENUM << 24 | 1, 4, at(15), 3]);
+        let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        for word in [24, 0, type_bytes.len() as u32, type_bytes.len() as u32, strings.len() as u32] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(type_bytes);
+        bytes.extend(strings);
+        bytes
+    }
+
+    #[test]
+    fn a_modules_types_refer_to_the_kernels_own() {
+        let (kernel, module) = (sample(), module());
+        let kernel = Btf::parse(&kernel).unwrap();
+        let module = Btf::parse_module(&module, &kernel).unwrap();
+        assert_eq!(module.field_offset("op", "flags"), Ok(8));
+        assert_eq!(
+            module.field_offset("op", "pid"),
+            Ok(0),
+            "inside the kernel's structure, which has no name here"
+        );
+        assert_eq!(module.field_offset("op", "tgid"), Ok(4));
+        assert_eq!(module.enumerator("bits", "LOW"), Ok(3));
+        assert_eq!(module.size("op"), Ok(16));
+        let error = module.enumerator("bits", "HIGH").unwrap_err();
+        assert_eq!(error.to_string(), "no enumerator bits.HIGH");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::decode;
 use crate::error::AttachError;
 use crate::load::{Probes, Watch};
-use crate::pipeline::{Consumer, Ending, Pass, unaccounted};
+use crate::pipeline::{Consumer, Ending, MapsAtEnd, Pass, unaccounted};
 use crate::proc;
 use crate::unwind::ProcessStacks;
 
@@ -83,7 +83,8 @@ impl<C: Consumer> Drain<C> {
         let recursion_misses = self.probes.recursion_misses().unwrap_or(0);
         let programs = self.probes.costs();
         let unkept = self.user.unkept();
-        let ending = Ending { end_ns, ran_ns, counters, recursion_misses, unkept, programs };
+        let maps = MapsAtEnd { dirtied: self.probes.dirtied(), throttled: self.probes.throttled() };
+        let ending = Ending { end_ns, ran_ns, counters, recursion_misses, unkept, programs, maps };
         // Detached before the report is made, which may take a while.
         drop(self.probes);
         Ok(self.consumer.finish(ending, self.user))

@@ -19,6 +19,7 @@ pub mod host;
 pub mod images;
 pub mod interrupt;
 pub mod interval;
+pub mod io;
 pub mod launch;
 mod load;
 mod object;

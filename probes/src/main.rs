@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Offcpu(command) => cli::offcpu::run(command),
         Command::Futex(command) => cli::futex::run(command),
         Command::Syscalls(command) => cli::syscalls::run(command),
+        Command::Io(command) => cli::io::run(command),
         Command::Doctor(command) => cli::doctor::run(command),
         Command::Oncpu(command) => cli::oncpu::run(command),
         Command::Record(command) => cli::record::run(command),

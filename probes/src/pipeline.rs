@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use probes_common::{CALL_LANE, CpuCounters, Loss, SCHED_LANE};
+use probes_common::{
+    CALL_LANE, CpuCounters, Dirtied, Dirtier, Loss, SCHED_LANE, ThrottledSince, ThrottledThread,
+};
 use reports::offcpu::ProgramCost;
 
 use crate::call::{self, CallRecord};
 use crate::decode::{Decoded, Decoder, Event, Record};
+use crate::device::{self, DeviceRecord};
 use crate::gaps::{Gap, GapFinder};
 use crate::interval::{Builder, Finished, Interval, Seed, ThreadNote};
 use crate::order::Sorter;
@@ -24,6 +27,11 @@ pub trait Analysis: fmt::Debug + Send + 'static {
 
     /// Takes a system call entered or left.
     fn call(&mut self, record: &CallRecord) {
+        let _ = record;
+    }
+
+    /// Takes an event on the way between a process and a disk.
+    fn device(&mut self, record: &DeviceRecord) {
         let _ = record;
     }
 
@@ -87,6 +95,17 @@ pub struct Ending {
     pub unkept: u64,
     /// What each program cost; empty unless that was asked for.
     pub programs: Vec<ProgramCost>,
+    /// What the kernel side kept beside the records.
+    pub maps: MapsAtEnd,
+}
+
+/// What the kernel side counts in place of writing a record each, and what is under way at the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapsAtEnd {
+    /// Pages that became dirty, by file and process.
+    pub dirtied: Vec<(Dirtier, Dirtied)>,
+    /// Threads that are held back, and since when.
+    pub throttled: Vec<(ThrottledThread, ThrottledSince)>,
 }
 
 /// What a recording came to.
@@ -108,6 +127,8 @@ pub struct Gathered<A> {
     pub received: u64,
     /// Records that the kernel side tried to write.
     pub attempted: u64,
+    /// What the kernel side kept beside the records.
+    pub maps: MapsAtEnd,
 }
 
 /// One record in the order of its time.
@@ -115,6 +136,7 @@ pub struct Gathered<A> {
 enum Item {
     Switch(Record),
     Call(CallRecord),
+    Device(DeviceRecord),
 }
 
 /// The stages between the ring buffer and an analysis.
@@ -164,6 +186,7 @@ impl<A: Analysis> Pipeline<A> {
                     self.builder.record(&record, &mut |interval| self.analysis.interval(interval));
                 }
                 Item::Call(record) => self.analysis.call(&record),
+                Item::Device(record) => self.analysis.device(&record),
             }
         }
     }
@@ -174,6 +197,12 @@ impl<A: Analysis> Consumer for Pipeline<A> {
 
     fn record(&mut self, bytes: &[u8], _: &ProcessStacks) {
         self.received += 1;
+        if device::is_device(bytes) {
+            let Ok(record) = device::decode(bytes) else { return self.undecodable += 1 };
+            // A hole in the numbers of this lane is no loss: a program that was interrupted may fill it yet. What
+            // was lost is found by the counters, at the end of the pass.
+            return self.sorter.push(record.time_ns, Item::Device(record));
+        }
         if call::is_call(bytes) {
             let Ok(record) = call::decode(bytes) else { return self.undecodable += 1 };
             self.note(CALL_LANE, record.cpu, record.sequence, record.time_ns);
@@ -212,8 +241,9 @@ impl<A: Analysis> Consumer for Pipeline<A> {
             self.builder.finish(ending.end_ns, &ending.ran_ns, &mut |interval| analysis.interval(interval));
         loss.insert("unpaired_switches".to_owned(), unpaired);
         let attempted = ending.counters.iter().map(|cpu| cpu.attempted).sum();
-        let Ending { end_ns, programs, .. } = ending;
-        Gathered { end_ns, analysis, notes, loss, user, programs, received: self.received, attempted }
+        let Ending { end_ns, programs, maps, .. } = ending;
+        let received = self.received;
+        Gathered { end_ns, analysis, notes, loss, user, programs, received, attempted, maps }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use probes_common::MAX_USER_STACK;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 use crate::call::SeedCall;
 use crate::comm::Comm;
@@ -23,6 +23,11 @@ const PAGE: u64 = 4096;
 /// Now, on the clock that the kernel side stamps with.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
+}
+
+/// The kernel's tick: the resolution of its coarse clock (kernel/time/posix-timers.c).
+pub fn tick_ns() -> u64 {
+    clock_getres(ClockId::MonotonicCoarse).tv_nsec.cast_unsigned()
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {

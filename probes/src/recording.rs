@@ -14,8 +14,8 @@ use crate::call::SeedCall;
 use crate::drain::Drain;
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Seed, SeedState};
-pub use crate::load::Scope;
-use crate::load::{Plan, Probes, Watch};
+pub use crate::load::{Group, Plan, Refused, Rung, Scope};
+use crate::load::{Probes, Watch};
 use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
 use crate::recfile::{
@@ -80,6 +80,8 @@ pub struct Recording<A> {
     start_ns: u64,
     attach_ns: u64,
     warnings: Vec<String>,
+    hooks: Vec<String>,
+    refused: Vec<Refused>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
     reader: Option<Reader<Made<A>>>,
     /// What became of [`Options::keep`].
@@ -105,13 +107,16 @@ struct Begun {
     opening: Opening,
     start: Start,
     warnings: Vec<String>,
+    hooks: Vec<String>,
+    refused: Vec<Refused>,
 }
 
 impl Begun {
-    fn attach(targets: &[Target], calls: Option<CallFilter>, options: &Options) -> Result<Self, AttachError> {
+    fn attach(targets: &[Target], plan: &Plan, options: &Options) -> Result<Self, AttachError> {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
-        let mut probes = Probes::attach(&Plan::new(options.ring_bytes, calls))?;
+        let mut probes = Probes::attach(plan)?;
+        let (hooks, refused) = (probes.hooks(), probes.refused().to_vec());
         if options.stats {
             probes.count_runs()?;
         }
@@ -130,14 +135,14 @@ impl Begun {
             let of_one =
                 proc::seeds(*pid, &mut |tid, ip, stack| stacks.add_sleeper(ip, registers.get(&tid), stack));
             seeds.extend(of_one.map_err(|error| gone_or(*pid, "listing its threads", error))?);
-            if calls.is_some() {
+            if plan.groups.contains(&Group::Calls) {
                 start.calls.extend(proc::calls(*pid));
             }
         }
         warnings.extend(warnings_at_start(&seeds));
         let cpus = probes.cpus()?;
         let opening = Opening { armed_ns, start_ns, seeds, cpus };
-        Ok(Self { begun_ns, probes, pids, user, opening, start, warnings })
+        Ok(Self { begun_ns, probes, pids, user, opening, start, warnings, hooks, refused })
     }
 
     fn facts(&self, targets: &[Target], calls: Option<CallFilter>) -> OpeningFacts {
@@ -169,7 +174,7 @@ impl Recording<()> {
         calls: Option<CallFilter>,
         options: &Options,
     ) -> Result<Self, AttachError> {
-        let begun = Begun::attach(&targets, calls, options)?;
+        let begun = Begun::attach(&targets, &Plan::new(options.ring_bytes, calls), options)?;
         Self::spawn(begun, targets, calls, options, |_, _| Counted::default())
     }
 }
@@ -189,9 +194,29 @@ impl<A: Send + 'static> Recording<A> {
     where
         A: Analysis,
     {
-        let begun = Begun::attach(&targets, calls, options)?;
+        let begun = Begun::attach(&targets, &Plan::new(options.ring_bytes, calls), options)?;
         let analysis = analysis(&begun.start);
         Self::spawn(begun, targets, calls, options, |opening, _| Pipeline::new(opening, analysis))
+    }
+
+    /// As [`Recording::attach`], with the programs of `plan`, and without [`Options::keep`]: the file has no room
+    /// for what the kernel side counts in maps.
+    ///
+    /// # Errors
+    /// As [`Recording::attach`].
+    pub fn attach_plan(
+        targets: Vec<Target>,
+        plan: &Plan,
+        options: &Options,
+        analysis: impl FnOnce(&Start) -> A,
+    ) -> Result<Self, AttachError>
+    where
+        A: Analysis,
+    {
+        let options = Options { keep: None, ..options.clone() };
+        let begun = Begun::attach(&targets, plan, &options)?;
+        let analysis = analysis(&begun.start);
+        Self::spawn(begun, targets, None, &options, |opening, _| Pipeline::new(opening, analysis))
     }
 
     fn spawn<C: Consumer<Made = Gathered<A>>>(
@@ -204,14 +229,23 @@ impl<A: Send + 'static> Recording<A> {
         let unwritable = |source| AttachError::System { what: "writing the recording".to_owned(), source };
         let file = options.keep.clone().map(Writer::new).transpose().map_err(unwritable)?;
         let kept = file.map(|file| (file, begun.facts(&targets, calls)));
-        let Begun { begun_ns, probes, pids, user, opening, start, warnings } = begun;
+        let Begun { begun_ns, probes, pids, user, opening, start, warnings, hooks, refused } = begun;
         let start_ns = start.start_ns;
         let reader = spawn(probes, pids, user, move |user| {
             let tape = kept.map(|(file, facts)| Tape::begin(file, facts, user));
             Kept { tape, rest: consumer(opening, &start) }
         })?;
         let attach_ns = proc::monotonic_ns() - begun_ns;
-        Ok(Self { targets, start_ns, attach_ns, warnings, reader: Some(reader), written: None })
+        Ok(Self {
+            targets,
+            start_ns,
+            attach_ns,
+            warnings,
+            hooks,
+            refused,
+            reader: Some(reader),
+            written: None,
+        })
     }
 
     /// How long it took to attach, and to look at the threads that there were.
@@ -222,6 +256,16 @@ impl<A: Send + 'static> Recording<A> {
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
     pub const fn start_ns(&self) -> u64 {
         self.start_ns
+    }
+
+    /// What the events come from, as `kind/name`.
+    pub fn hooks(&self) -> &[String] {
+        &self.hooks
+    }
+
+    /// What this kernel refuses of what was asked for and can be done without.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
     }
 
     /// The processes.

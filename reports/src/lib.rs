@@ -9,6 +9,7 @@ mod format;
 pub mod futex;
 mod header;
 pub mod histogram;
+pub mod io;
 mod loss;
 pub mod offcpu;
 pub mod oncpu;

@@ -37,11 +37,12 @@ impl Endings {
         Ok(Self { signals })
     }
 
-    /// Waits for a signal, the end of all `processes` (pidfds), or `duration`.
+    /// Waits for a signal, the end of all `processes` (pidfds) where there are any, or `duration`.
     pub fn wait(&self, mut processes: Vec<BorrowedFd<'_>>, duration: Duration) -> anyhow::Result<Ending> {
         // A duration beyond the clock's range never elapses.
         let deadline = Instant::now().checked_add(duration);
-        while !processes.is_empty() {
+        let is_machine = processes.is_empty();
+        while is_machine || !processes.is_empty() {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Ok(Ending::Elapsed);

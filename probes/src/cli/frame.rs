@@ -123,6 +123,17 @@ pub struct Scene {
 impl Frame {
     /// Opens the destination, finds or starts the processes, and catches Ctrl-C.
     pub fn open(&self) -> anyhow::Result<(Stage, Vec<Target>)> {
+        let (stage, targets) = self.open_or_machine()?;
+        if targets.is_empty() {
+            return Err(
+                BadInput("nobody to watch: give --pid PID, --tid TID, or -- COMMAND".to_owned()).into()
+            );
+        }
+        Ok((stage, targets))
+    }
+
+    /// The same for a command that is about the whole machine where nobody is named.
+    pub fn open_or_machine(&self) -> anyhow::Result<(Stage, Vec<Target>)> {
         // What cannot be written should be known before, not after, ten seconds of recording.
         let output = self.shape.open()?;
         let (scene, targets) = self.whom.open()?;
@@ -173,11 +184,6 @@ impl Whom {
                 return Err(BadInput(format!("{tid} is a thread of process {pid}: add --pid {pid}")).into());
             }
             targets.push(owner);
-        }
-        if targets.is_empty() {
-            return Err(
-                BadInput("nobody to watch: give --pid PID, --tid TID, or -- COMMAND".to_owned()).into()
-            );
         }
         Ok(targets)
     }

@@ -4,6 +4,7 @@ pub mod doctor;
 mod ending;
 mod frame;
 pub mod futex;
+pub mod io;
 pub mod offcpu;
 pub mod oncpu;
 mod output;
@@ -56,6 +57,10 @@ pub enum Command {
     /// A report on a file that `record` wrote, here or elsewhere
     #[command(after_help = EXIT_CODES)]
     Report(report::Report),
+    /// Block I/O: requests by process with their time in the queue and at the device, what was ahead of the slow
+    /// ones, syncs, journal commits, allocations, and pauses for dirtying too much
+    #[command(after_help = EXIT_CODES)]
+    Io(io::Io),
     /// What this host offers: each command and each way of attaching, tried
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Doctor),

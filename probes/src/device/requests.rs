@@ -286,6 +286,8 @@ impl Requests {
             live.whole.is_direct = state == State::Issued;
         }
         live.go_on(time_ns, state);
+        // Its start may not have been seen.
+        live.whole.origin.file = live.whole.origin.file.or(file_of(request));
         // It may have taken others in since it was made.
         live.whole.bytes = u64::from(request.bytes);
         live.whole.class = Class::of(request);
@@ -297,8 +299,7 @@ impl Requests {
         let origin = Origin {
             tgid: if is_cache_flush { 0 } else { tgid },
             by_kernel: is_cache_flush || request.flags & REQUEST_BY_KERNEL != 0,
-            file: (request.inode != 0)
-                .then_some(File { inode: request.inode, device: request.inode_device }),
+            file: file_of(request),
         };
         let whole = Whole {
             device: request.device,
@@ -367,6 +368,10 @@ impl Requests {
     fn counts(&mut self, device: u32) -> &mut Counts {
         self.counts.entry(device).or_default()
     }
+}
+
+fn file_of(request: &Request) -> Option<File> {
+    (request.inode != 0).then_some(File { inode: request.inode, device: request.inode_device })
 }
 
 impl Live {
@@ -444,7 +449,8 @@ mod tests {
     #[test]
     fn time_is_held_queued_and_at_the_device() {
         let one = request(1, 4096);
-        let steps = [(110, Start, one), (120, Insert, one), (150, Issue, one), (250, Complete, done(one, 4096, 0))];
+        let steps =
+            [(110, Start, one), (120, Insert, one), (150, Issue, one), (250, Complete, done(one, 4096, 0))];
         let (wholes, counts) = run(&steps);
         assert_eq!(draw(&wholes), ["10/30/100 4096 B"]);
         assert_eq!(counts, Counts::default());
@@ -496,11 +502,8 @@ mod tests {
     fn a_completion_in_parts_counts_once_at_its_end() {
         let one = request(1, 8192);
         let rest = request(1, 4096);
-        let steps = [
-            (110, Issue, one),
-            (120, Complete, done(one, 4096, 0)),
-            (140, Complete, done(rest, 4096, 0)),
-        ];
+        let steps =
+            [(110, Issue, one), (120, Complete, done(one, 4096, 0)), (140, Complete, done(rest, 4096, 0))];
         assert_eq!(draw(&run(&steps).0), ["0/0/30 8192 B direct"]);
     }
 
@@ -551,18 +554,16 @@ mod tests {
         event(120, 3, Insert, request(6, 512));
         event(130, 3, Issue, request(6, 512));
         event(140, 3, Complete, done(request(6, 512), 512, 0));
-        let ahead: Vec<_> = out[0]
-            .ahead
-            .iter()
-            .map(|one| (one.origin.tgid, one.queued, one.issued, one.bytes))
-            .collect();
+        let ahead: Vec<_> =
+            out[0].ahead.iter().map(|one| (one.origin.tgid, one.queued, one.issued, one.bytes)).collect();
         assert_eq!(ahead, [(1, 1, 1, 8192), (2, 1, 0, 512)]);
     }
 
     #[test]
     fn a_structure_that_is_used_again_had_an_end_that_was_not_seen() {
         let one = request(1, 512);
-        let steps = [(110, Start, one), (120, Start, one), (130, Issue, one), (140, Complete, done(one, 512, 0))];
+        let steps =
+            [(110, Start, one), (120, Start, one), (130, Issue, one), (140, Complete, done(one, 512, 0))];
         let (wholes, counts) = run(&steps);
         assert_eq!(draw(&wholes), ["10/0/10 512 B direct"]);
         assert_eq!(counts.endless, 1);

@@ -1,5 +1,6 @@
 //! Loads the programs into the kernel and attaches them. With `drain`, the only code that touches BPF.
 
+mod attach;
 mod fields;
 mod host;
 mod programs;
@@ -12,15 +13,21 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, Iter};
+use aya::maps::{HashMap as KernelHashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::Iter;
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
-use probes_common::{CallFilter, CpuCounters, LANES, UserRegisters};
+use probes_common::{
+    CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThrottledSince, ThrottledThread,
+    UserRegisters,
+};
 use reports::offcpu::ProgramCost;
 
-pub use programs::Group;
-use programs::{Entry, Hook, Need, PROGRAMS, SLEEPERS};
+pub use attach::Refused;
+use attach::attach_all;
+use fields::Constants;
+use programs::{Entry, Need, PROGRAMS, SLEEPERS};
+pub use programs::{Group, Rung};
 pub use switch::{Scope, Switch, Watch};
 
 use crate::decode::task_registers;
@@ -47,8 +54,30 @@ impl Plan {
         Self { ring_bytes, groups, call_filter: calls.unwrap_or(CallFilter::All) }
     }
 
+    /// What happens between processes and disks, and nothing of what threads do beside it.
+    pub fn devices(ring_bytes: u32, groups: &[Group]) -> Self {
+        Self { ring_bytes, groups: groups.to_vec(), call_filter: CallFilter::All }
+    }
+
+    /// The same, and what happens between processes and disks.
+    #[must_use]
+    pub fn with(mut self, groups: &[Group]) -> Self {
+        self.groups.extend(groups);
+        self
+    }
+
+    /// Whether a recording without this group would be refused.
+    fn requires(&self, group: Group) -> bool {
+        self.required().any(|entry| entry.group == group)
+    }
+
     fn programs(&self) -> impl Iterator<Item = &'static Entry> {
         PROGRAMS.iter().filter(|entry| self.groups.contains(&entry.group))
+    }
+
+    /// The entries of a map that only these groups use: it takes memory for each.
+    fn entries(&self, groups: &[Group], entries: u32) -> u32 {
+        if groups.iter().any(|group| self.groups.contains(group)) { entries } else { 1 }
     }
 
     fn required(&self) -> impl Iterator<Item = &'static Entry> {
@@ -56,17 +85,48 @@ impl Plan {
     }
 }
 
+/// The groups of [`Group::Throttle`].
+const THROTTLES: [Group; 2] = [Group::Throttle(Rung::Fentry), Group::Throttle(Rung::Kprobe)];
+
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct CountersValue(CpuCounters);
 // SAFETY: `CpuCounters` is `repr(C)` of nothing but `u64`s: no padding, and every bit pattern is a value.
 unsafe impl Pod for CountersValue {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct DirtierValue(Dirtier);
+// SAFETY: `Dirtier` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
+unsafe impl Pod for DirtierValue {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct DirtiedValue(Dirtied);
+// SAFETY: `Dirtied` is `repr(C)` of a `u64` and 16 bytes: no padding, and every bit pattern is a value.
+unsafe impl Pod for DirtiedValue {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ThreadValue(ThrottledThread);
+// SAFETY: `ThrottledThread` is `repr(C)` of two `u32`s: no padding, and every bit pattern is a value.
+unsafe impl Pod for ThreadValue {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SinceValue(ThrottledSince);
+// SAFETY: `ThrottledSince` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
+unsafe impl Pod for SinceValue {}
+
 /// The attached programs and their maps. Dropping it detaches and frees everything.
 pub struct Probes {
     ebpf: Ebpf,
-    /// Those that are attached, by name.
-    attached: Vec<&'static str>,
+    /// Those that are attached.
+    attached: Vec<&'static Entry>,
+    /// Those that were asked for and are not.
+    refused: Vec<Refused>,
+    dirtied: KernelHashMap<MapData, DirtierValue, DirtiedValue>,
+    throttled: KernelHashMap<MapData, ThreadValue, SinceValue>,
     switch: Switch,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
@@ -87,7 +147,7 @@ impl Probes {
     pub fn attach(plan: &Plan) -> Result<Self, AttachError> {
         host::check()?;
         let btf_bytes = fs::read(KERNEL_BTF).map_err(|source| AttachError::NoBtf { source })?;
-        let offsets = fields::offsets(&btf_bytes, plan)?;
+        let constants = Constants::find(&btf_bytes, plan)?;
         let kernel_btf = aya::Btf::parse(&btf_bytes, Endianness::default())
             .map_err(|error| AttachError::Load(chain(&error)))?;
         drop(btf_bytes);
@@ -95,14 +155,16 @@ impl Probes {
         loader
             .btf(Some(&kernel_btf))
             .map_max_entries("EVENTS", plan.ring_bytes)
-            .map_max_entries("USER_STACK", host::possible_cpus()?);
+            .map_max_entries("USER_STACK", host::possible_cpus()?)
+            .map_max_entries("DIRTIED", plan.entries(&[Group::Dirty], DIRTIERS))
+            .map_max_entries("THROTTLED", plan.entries(&THROTTLES, THROTTLED));
         let calls = plan.call_filter as u32;
         loader.override_global("CALLS", &calls, true);
-        for ((constant, _), offset) in fields::FIELDS.iter().zip(&offsets) {
-            loader.override_global(constant, offset, true);
+        for (constant, value) in &constants.values {
+            loader.override_global(constant, value, true);
         }
         let mut ebpf = loader.load(&object::bytes()?).map_err(|error| AttachError::Load(chain(&error)))?;
-        let attached = attach_all(&mut ebpf, plan, &kernel_btf)?;
+        let (attached, refused) = attach_all(&mut ebpf, plan, &constants, &kernel_btf)?;
         let sleepers = attach_sleepers(&mut ebpf, &kernel_btf);
         // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
         // memory than all that follows.
@@ -113,7 +175,42 @@ impl Probes {
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
-        Ok(Self { ebpf, attached, switch, counters, events, sleepers, statistics: None })
+        let dirtied = KernelHashMap::try_from(take(&mut ebpf, "DIRTIED")?)
+            .map_err(|error| map_error("DIRTIED", &error))?;
+        let throttled = KernelHashMap::try_from(take(&mut ebpf, "THROTTLED")?)
+            .map_err(|error| map_error("THROTTLED", &error))?;
+        Ok(Self {
+            ebpf,
+            attached,
+            refused,
+            dirtied,
+            throttled,
+            switch,
+            counters,
+            events,
+            sleepers,
+            statistics: None,
+        })
+    }
+
+    /// What is attached, as `kind/name`.
+    pub fn hooks(&self) -> Vec<String> {
+        self.attached.iter().map(|entry| entry.hook.name()).collect()
+    }
+
+    /// What was asked for, can be done without, and is refused here.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The pages that were dirtied while something was recorded.
+    pub fn dirtied(&self) -> Vec<(Dirtier, Dirtied)> {
+        self.dirtied.iter().filter_map(Result::ok).map(|(key, value)| (key.0, value.0)).collect()
+    }
+
+    /// The threads that are in a throttle.
+    pub fn throttled(&self) -> Vec<(ThrottledThread, ThrottledSince)> {
+        self.throttled.iter().filter_map(Result::ok).map(|(key, value)| (key.0, value.0)).collect()
     }
 
     /// Turns recording on and off; a clone of it does so from another thread.
@@ -164,7 +261,7 @@ impl Probes {
             let info = program_info(fd.as_fd()).ok()?;
             Some(ProgramCost { name: name.to_owned(), runs: info.run_cnt, run_ns: info.run_time_ns })
         };
-        counted.filter_map(|name| cost(name)).collect()
+        counted.filter_map(|entry| cost(entry.name)).collect()
     }
 
     /// Has the kernel count and time every run of every BPF program on the host, until this is dropped.
@@ -181,38 +278,12 @@ impl Probes {
     pub fn recursion_misses(&self) -> Option<u64> {
         self.attached
             .iter()
-            .map(|name| {
-                let fd = self.ebpf.program(name)?.fd().ok()?;
+            .map(|entry| {
+                let fd = self.ebpf.program(entry.name)?.fd().ok()?;
                 Some(program_info(fd.as_fd()).ok()?.recursion_misses)
             })
             .sum()
     }
-}
-
-/// Attaches the programs of `plan`; gives the names of those that are.
-fn attach_all(ebpf: &mut Ebpf, plan: &Plan, btf: &aya::Btf) -> Result<Vec<&'static str>, AttachError> {
-    let mut attached = Vec::new();
-    for entry in plan.programs() {
-        match attach_program(ebpf, entry, btf) {
-            Ok(()) => attached.push(entry.name),
-            Err(_) if entry.need == Need::Optional => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(attached)
-}
-
-fn attach_program(ebpf: &mut Ebpf, entry: &Entry, btf: &aya::Btf) -> Result<(), AttachError> {
-    let name = entry.name;
-    let Hook::TpBtf { tracepoint, .. } = entry.hook;
-    let program: &mut BtfTracePoint = ebpf
-        .program_mut(name)
-        .ok_or(AttachError::Missing(name))?
-        .try_into()
-        .map_err(|_| AttachError::Missing(name))?;
-    let refused = |error| AttachError::Program { program: name, reason: chain(&error) };
-    program.load(tracepoint, btf).map_err(refused)?;
-    program.attach().map(drop).map_err(refused)
 }
 
 fn attach_sleepers(ebpf: &mut Ebpf, btf: &aya::Btf) -> Option<File> {

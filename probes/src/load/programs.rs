@@ -9,6 +9,27 @@ pub enum Group {
     Interrupts,
     /// System calls, entered and left.
     Calls,
+    /// Requests to block devices.
+    Block,
+    /// Journal commits, and syncs of files.
+    Journal,
+    /// ext4's search for free blocks.
+    Allocate,
+    /// Pages that become dirty, and the pauses of those who dirty too many.
+    Dirty,
+    /// What writeback throttling measures and decides.
+    Wbt,
+    /// Threads that are held back before they may submit, by the functions in which they are. One of two rungs.
+    Throttle(Rung),
+}
+
+/// Ways to see a function entered and left, the better first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Programs at its entry and exit, by its type.
+    Fentry,
+    /// Probes at its first instruction and at its return.
+    Kprobe,
 }
 
 /// What a program is attached to.
@@ -21,6 +42,39 @@ pub enum Hook {
         /// How many of its arguments the program reads.
         arguments: usize,
     },
+    /// A tracepoint by its name alone: of a module as well.
+    Raw {
+        /// Its name.
+        tracepoint: &'static str,
+    },
+    /// The entry of a function.
+    Fentry {
+        /// Its name.
+        function: &'static str,
+    },
+    /// The exit of a function.
+    Fexit {
+        /// Its name.
+        function: &'static str,
+    },
+    /// The first instruction of a function, or its return: the program says which.
+    Kprobe {
+        /// Its name.
+        function: &'static str,
+    },
+}
+
+impl Hook {
+    /// As reports name it.
+    pub fn name(self) -> String {
+        match self {
+            Self::TpBtf { tracepoint, .. } => format!("tp_btf/{tracepoint}"),
+            Self::Raw { tracepoint } => format!("raw_tp/{tracepoint}"),
+            Self::Fentry { function } => format!("fentry/{function}"),
+            Self::Fexit { function } => format!("fexit/{function}"),
+            Self::Kprobe { function } => format!("kprobe/{function}"),
+        }
+    }
 }
 
 /// What becomes of a recording for which a program is refused.
@@ -49,6 +103,14 @@ const fn tp_btf(group: Group, name: &'static str, arguments: usize, need: Need) 
     Entry { group, name, hook: Hook::TpBtf { tracepoint: name, arguments }, need }
 }
 
+const fn raw(group: Group, name: &'static str) -> Entry {
+    Entry { group, name, hook: Hook::Raw { tracepoint: name }, need: Need::Optional }
+}
+
+const fn throttle(rung: Rung, name: &'static str, hook: Hook) -> Entry {
+    Entry { group: Group::Throttle(rung), name, hook, need: Need::Optional }
+}
+
 /// Every program but the iterator. They are attached in this order.
 pub const PROGRAMS: &[Entry] = &[
     tp_btf(Group::Interrupts, "irq_handler_entry", 1, Need::Optional),
@@ -60,7 +122,47 @@ pub const PROGRAMS: &[Entry] = &[
     tp_btf(Group::Sched, "sched_wakeup_new", 1, Need::Required),
     tp_btf(Group::Calls, "sys_enter", 2, Need::Required),
     tp_btf(Group::Calls, "sys_exit", 2, Need::Required),
+    // Completions first: a request whose end is not seen would be taken for one that is under way.
+    tp_btf(Group::Block, "block_rq_complete", 3, Need::Required),
+    tp_btf(Group::Block, "block_rq_merge", 1, Need::Required),
+    tp_btf(Group::Block, "block_rq_requeue", 1, Need::Required),
+    tp_btf(Group::Block, "block_rq_issue", 1, Need::Required),
+    tp_btf(Group::Block, "block_rq_insert", 1, Need::Required),
+    tp_btf(Group::Block, "block_io_start", 1, Need::Optional),
+    tp_btf(Group::Block, "block_getrq", 1, Need::Optional),
+    tp_btf(Group::Block, "block_bio_backmerge", 1, Need::Optional),
+    tp_btf(Group::Block, "block_bio_frontmerge", 1, Need::Optional),
+    tp_btf(Group::Block, "block_split", 1, Need::Optional),
+    tp_btf(Group::Block, "block_bio_remap", 2, Need::Optional),
+    raw(Group::Journal, "jbd2_start_commit"),
+    raw(Group::Journal, "jbd2_commit_locking"),
+    raw(Group::Journal, "jbd2_commit_flushing"),
+    raw(Group::Journal, "jbd2_commit_logging"),
+    raw(Group::Journal, "jbd2_end_commit"),
+    raw(Group::Journal, "ext4_sync_file_enter"),
+    raw(Group::Journal, "ext4_sync_file_exit"),
+    raw(Group::Allocate, "ext4_request_blocks"),
+    raw(Group::Allocate, "ext4_allocate_blocks"),
+    tp_btf(Group::Dirty, "writeback_dirty_folio", 2, Need::Optional),
+    tp_btf(Group::Dirty, "balance_dirty_pages", 7, Need::Optional),
+    tp_btf(Group::Wbt, "wbt_stat", 2, Need::Optional),
+    tp_btf(Group::Wbt, "wbt_lat", 2, Need::Optional),
+    tp_btf(Group::Wbt, "wbt_step", 7, Need::Optional),
+    tp_btf(Group::Wbt, "wbt_timer", 4, Need::Optional),
+    throttle(Rung::Fentry, "wbt_wait_exit", Hook::Fexit { function: "wbt_wait" }),
+    throttle(Rung::Fentry, "wbt_wait_entry", Hook::Fentry { function: "wbt_wait" }),
+    throttle(Rung::Fentry, "rq_qos_wait_exit", Hook::Fexit { function: "rq_qos_wait" }),
+    throttle(Rung::Fentry, "rq_qos_wait_entry", Hook::Fentry { function: "rq_qos_wait" }),
+    throttle(Rung::Kprobe, "wbt_wait_kretprobe", Hook::Kprobe { function: "wbt_wait" }),
+    throttle(Rung::Kprobe, "wbt_wait_kprobe", Hook::Kprobe { function: "wbt_wait" }),
+    throttle(Rung::Kprobe, "rq_qos_wait_kretprobe", Hook::Kprobe { function: "rq_qos_wait" }),
+    throttle(Rung::Kprobe, "rq_qos_wait_kprobe", Hook::Kprobe { function: "rq_qos_wait" }),
 ];
+
+/// Where the kernel tells of a request's start with its address, the tracepoint without it is of no use.
+pub const REQUEST_START: &str = "block_io_start";
+/// See [`REQUEST_START`].
+pub const REQUEST_START_WITHOUT_ADDRESS: &str = "block_getrq";
 
 /// The program that walks over all tasks.
 pub const SLEEPERS: &str = "sleepers";

@@ -216,6 +216,7 @@ impl<A: Analysis> Player<A> {
             recursion_misses: closing.recursion_misses,
             unkept: closing.unkept,
             programs: closing.programs,
+            maps: MapsAtEnd::default(),
         };
         let gathered = pipeline.finish(ending, user);
         Replayed { facts: Facts { processes, start_ns, attach, warnings }, gathered, known, homes }

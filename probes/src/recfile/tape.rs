@@ -263,8 +263,9 @@ impl Consumer for Counted {
         let Self { received } = self;
         let loss = losses(&ending, received);
         let attempted = ending.counters.iter().map(|cpu| cpu.attempted).sum();
-        let Ending { end_ns, programs, .. } = ending;
-        Gathered { end_ns, analysis: (), notes: Vec::new(), loss, user, programs, received, attempted }
+        let Ending { end_ns, programs, maps, .. } = ending;
+        let notes = Vec::new();
+        Gathered { end_ns, analysis: (), notes, loss, user, programs, received, attempted, maps }
     }
 }
 
