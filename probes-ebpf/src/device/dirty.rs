@@ -8,17 +8,12 @@ use super::inode::{File, folio_pages};
 use super::wbt::device_name;
 use super::{add, armed_for_current, emit, lost};
 use crate::emit::current_comm;
-use crate::kernel::{Typed, constant};
+use crate::kernel::Typed;
 use crate::maps::DIRTIED;
 use crate::task::Task;
 
 #[unsafe(no_mangle)]
 static WB_BDI: u32 = 0;
-/// How many arguments this kernel's `balance_dirty_pages` has: 12, or 8 since the limits come in one structure.
-#[unsafe(no_mangle)]
-static PAUSE_ARGUMENTS: u32 = 0;
-const MANY_ARGUMENTS: u32 = 12;
-
 /// Only if there is no entry yet.
 const BPF_NOEXIST: u64 = 1;
 
@@ -57,23 +52,33 @@ fn count_pages(key: &Dirtier, pages: u64) -> bool {
     true
 }
 
-/// `balance_dirty_pages(struct bdi_writeback *wb, ..., dirty_ratelimit, task_ratelimit, dirtied, period, pause,
-/// start_time)`, where what stands for the dots depends on the kernel.
+/// `balance_dirty_pages(struct bdi_writeback *wb, struct dirty_throttle_control *dtc, dirty_ratelimit, task_ratelimit,
+/// dirtied, period, pause, start_time)`.
 #[btf_tracepoint(function = "balance_dirty_pages")]
 pub fn balance_dirty_pages(context: BtfTracePointContext) -> i32 {
-    if !armed_for_current() {
-        return 0;
+    if armed_for_current() {
+        emit_pause(&context, context.arg(3), context.arg(4), context.arg(6));
     }
+    0
+}
+
+/// `balance_dirty_pages(struct bdi_writeback *wb, thresh, bg_thresh, dirty, bdi_thresh, bdi_dirty, dirty_ratelimit,
+/// task_ratelimit, dirtied, period, pause, start_time)`, as it was before the limits came in one structure.
+#[btf_tracepoint(function = "balance_dirty_pages")]
+pub fn balance_dirty_pages_12(context: BtfTracePointContext) -> i32 {
+    if armed_for_current() {
+        emit_pause(&context, context.arg(7), context.arg(8), context.arg(10));
+    }
+    0
+}
+
+#[inline(always)]
+fn emit_pause(context: &BtfTracePointContext, task_limit: u64, dirtied: u64, pause_ticks: i64) {
     // SAFETY: the first argument is a pointer to a structure.
     let bdi = unsafe { Typed::from_argument(context.arg(0)) }.follow(&WB_BDI);
-    // The verifier knows the constant, and never looks at the other way.
-    let (task_limit, dirtied, pause_ticks) = if constant(&PAUSE_ARGUMENTS) == MANY_ARGUMENTS {
-        (context.arg(7), context.arg(8), context.arg(10))
-    } else {
-        (context.arg(3), context.arg(4), context.arg(6))
-    };
-    let body =
-        DirtyPause { pause_ticks, task_limit, dirtied, device_name: device_name(bdi), comm: current_comm() };
-    emit(Kind::DirtyPause, body);
-    0
+    let device_name = device_name(bdi);
+    emit(
+        Kind::DirtyPause,
+        DirtyPause { pause_ticks, task_limit, dirtied, device_name, comm: current_comm() },
+    );
 }

@@ -64,12 +64,7 @@ fn emit<T>(kind: Kind, body: T) {
     let mut record = Record { head, body };
     // SAFETY: `record` is valid for the bytes named; the verifier checks it.
     let refused = unsafe {
-        bpf_ringbuf_output(
-            events(),
-            (&raw mut record).cast(),
-            size_of::<Record<T>>() as u64,
-            NO_WAKEUP,
-        )
+        bpf_ringbuf_output(events(), (&raw mut record).cast(), size_of::<Record<T>>() as u64, NO_WAKEUP)
     };
     if refused != 0 {
         count(counters, Loss::RingFull);

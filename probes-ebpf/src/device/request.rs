@@ -87,12 +87,7 @@ pub fn emit_completion(request: Typed, completion: Completion) {
 }
 
 #[inline(always)]
-fn body(
-    request: Typed,
-    file: File,
-    completion: Completion,
-    comm: [u8; probes_common::COMM_LEN],
-) -> Request {
+fn body(request: Typed, file: File, completion: Completion, comm: [u8; probes_common::COMM_LEN]) -> Request {
     let bits: u32 = request.field(&REQUEST_CMD_FLAGS);
     Request {
         request: request.untyped().0,

@@ -93,6 +93,9 @@ fn exit(throttle: Throttle) -> i32 {
     let (entered_ns, device) = since.map_or((0, 0), |since| (since.entered_ns, since.device));
     // Only fails where there is nothing.
     let _ = THROTTLED.remove(key);
-    emit(Kind::ThrottleExit, ThrottleExit { entered_ns, device, throttle: throttle as u32, comm: current_comm() });
+    emit(
+        Kind::ThrottleExit,
+        ThrottleExit { entered_ns, device, throttle: throttle as u32, comm: current_comm() },
+    );
     0
 }

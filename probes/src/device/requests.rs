@@ -314,7 +314,8 @@ impl Requests {
             queued_ns: 0,
             device_ns: 0,
             is_direct: state == State::Issued,
-            is_early: request.made_ns != 0 && request.made_ns < self.window_start_ns,
+            // As a request starts, the kernel has not noted the time yet.
+            is_early: state != State::Held && (1..self.window_start_ns).contains(&request.made_ns),
             outcome: Outcome::Open,
             ahead: if state == State::Held { Vec::new() } else { self.ahead_of(request) },
             truncated: false,

@@ -4,9 +4,10 @@ use std::fs;
 
 use aya::Ebpf;
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
+use probes_common::Throttle;
 
 use super::fields::Constants;
-use super::programs::{Entry, Group, Hook, Need, REQUEST_START, REQUEST_START_WITHOUT_ADDRESS, Rung};
+use super::programs::{Entry, Group, Hook, Need, PAUSES, REQUEST_START, REQUEST_START_WITHOUT_ADDRESS, Rung};
 use super::{Plan, chain};
 use crate::error::AttachError;
 
@@ -37,7 +38,7 @@ pub fn attach_all(
             Some(lacking) => Err(lacking.reason.clone()),
             None => match attach_program(ebpf, entry, btf) {
                 Err(error) if entry.need == Need::Required => return Err(error),
-                outcome => outcome.map_err(|error| error.to_string()),
+                outcome => outcome.map_err(|error| without_log(&error.to_string())),
             },
         };
         match outcome {
@@ -48,12 +49,25 @@ pub fn attach_all(
             give_up_half_a_rung(ebpf, &mut attached, &refused);
         }
     }
-    // The next rung stands in for one that was refused, and a tracepoint for another.
-    if attached.iter().any(|entry| matches!(entry.group, Group::Throttle(_))) {
-        refused.retain(|one| !one.name.ends_with("_wait"));
-    }
-    refused.retain(|one| !one.name.ends_with(REQUEST_START));
+    refused.retain(|one| !has_stand_in(&one.name, &attached));
     Ok((attached, refused))
+}
+
+/// The verifier's log is for who writes programs.
+fn without_log(reason: &str) -> String {
+    let end = reason.find(" Verifier output").unwrap_or(reason.len());
+    reason[..end].trim_end_matches('.').to_owned()
+}
+
+/// Whether another program does the work of one that is refused.
+fn has_stand_in(hook: &str, attached: &[&Entry]) -> bool {
+    let is_throttle = Throttle::ALL.iter().any(|throttle| hook.ends_with(throttle.function()));
+    let stands_in = |entry: &&Entry| match entry.group {
+        Group::Throttle(_) => is_throttle,
+        Group::Block => entry.name == REQUEST_START_WITHOUT_ADDRESS && hook.ends_with(REQUEST_START),
+        _ => entry.hook.name() == hook,
+    };
+    attached.iter().any(stands_in)
 }
 
 /// Whether a better one is attached already.
@@ -61,6 +75,7 @@ fn is_superfluous(entry: &Entry, attached: &[&Entry]) -> bool {
     let has = |is: &dyn Fn(&Entry) -> bool| attached.iter().any(|other| is(other));
     match entry.group {
         Group::Throttle(Rung::Kprobe) => has(&|other| other.group == Group::Throttle(Rung::Fentry)),
+        Group::Dirty => entry.name == PAUSES && has(&|other| other.hook.name() == entry.hook.name()),
         _ => entry.name == REQUEST_START_WITHOUT_ADDRESS && has(&|other| other.name == REQUEST_START),
     }
 }

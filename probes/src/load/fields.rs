@@ -17,8 +17,6 @@ enum Value {
     Enumerator(&'static str, &'static str),
     /// The size of a structure.
     Size(&'static str),
-    /// How many arguments a tracepoint hands out.
-    Arguments(&'static str),
 }
 
 /// A constant of the kernel side.
@@ -145,13 +143,6 @@ const CONSTANTS: &[Constant] = &[
     },
     of(NAMES, "BDI_NAME", &[("backing_dev_info", "dev_name")]),
     of(DIRTY, "WB_BDI", &[("bdi_writeback", "bdi")]),
-    Constant {
-        name: "PAUSE_ARGUMENTS",
-        value: Value::Arguments("balance_dirty_pages"),
-        groups: DIRTY,
-        module: None,
-        otherwise: None,
-    },
     of(JOURNAL, "FILE_INODE", &[("file", "f_inode")]),
     of(JOURNAL, "BLOCK_DEVICE_DEV", &[("block_device", "bd_dev")]),
     in_module("jbd2", JOURNAL, "JOURNAL_FS_DEVICE", &[("journal_s", "j_fs_dev")]),
@@ -248,9 +239,6 @@ impl Value {
             }
             Self::Enumerator(list, name) => kernel.enumerator(list, name),
             Self::Size(structure) => kernel.size(structure),
-            Self::Arguments(tracepoint) => {
-                kernel.tracepoint_arguments(tracepoint).map(|arguments| arguments as u32)
-            }
         }
     }
 }

@@ -144,7 +144,14 @@ pub const PROGRAMS: &[Entry] = &[
     raw(Group::Allocate, "ext4_request_blocks"),
     raw(Group::Allocate, "ext4_allocate_blocks"),
     tp_btf(Group::Dirty, "writeback_dirty_folio", 2, Need::Optional),
-    tp_btf(Group::Dirty, "balance_dirty_pages", 7, Need::Optional),
+    // The older form first: the newer would take its arguments for others.
+    Entry {
+        group: Group::Dirty,
+        name: "balance_dirty_pages_12",
+        hook: Hook::TpBtf { tracepoint: PAUSES, arguments: 11 },
+        need: Need::Optional,
+    },
+    tp_btf(Group::Dirty, PAUSES, 7, Need::Optional),
     tp_btf(Group::Wbt, "wbt_stat", 2, Need::Optional),
     tp_btf(Group::Wbt, "wbt_lat", 2, Need::Optional),
     tp_btf(Group::Wbt, "wbt_step", 7, Need::Optional),
@@ -159,6 +166,8 @@ pub const PROGRAMS: &[Entry] = &[
     throttle(Rung::Kprobe, "rq_qos_wait_kprobe", Hook::Kprobe { function: "rq_qos_wait" }),
 ];
 
+/// The tracepoint of pauses for dirtying too much, which has had two forms.
+pub const PAUSES: &str = "balance_dirty_pages";
 /// Where the kernel tells of a request's start with its address, the tracepoint without it is of no use.
 pub const REQUEST_START: &str = "block_io_start";
 /// See [`REQUEST_START`].
