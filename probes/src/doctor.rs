@@ -8,6 +8,7 @@ use reports::doctor::{Doctor, SCHEMA, Setting, Trial};
 
 use crate::error::{AttachError, KERNEL_BTF};
 use crate::host::AttachKind;
+use crate::io;
 use crate::load::{Plan, Probes};
 use crate::oncpu;
 use crate::proc::{self, monotonic_ns};
@@ -50,9 +51,16 @@ fn commands() -> Vec<Trial> {
         trial("offcpu", record(None)),
         trial("futex", record(Some(CallFilter::Futex))),
         trial("syscalls", record(Some(CallFilter::All))),
+        trial("io", || block_io().map_err(|error| told(&error))),
         trial("oncpu", || oncpu::try_to_open().map_err(|error| told(&error))),
         trial("stacks", stacks),
     ]
+}
+
+/// Without some of its programs `io` goes on with less.
+fn block_io() -> Result<Option<String>, AttachError> {
+    let plan = Plan::devices(Options::default().ring_bytes, &io::GROUPS);
+    Ok(io::refused(Probes::attach(&plan)?.refused()))
 }
 
 /// Without whole stacks it still shows the function that a thread sleeps in.

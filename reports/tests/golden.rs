@@ -95,6 +95,14 @@ fn polled_stacks_table_and_stacks() {
 }
 
 #[test]
+fn block_io_table_and_stacks() {
+    let table = drawn!(io, Io, Format::Table);
+    fits(&table);
+    check("io.txt", &table, lines);
+    check("io.folded", &drawn!(io, Io, Format::Folded), lines);
+}
+
+#[test]
 fn samples_table_and_stacks() {
     let table = drawn!(oncpu, OnCpu, Format::Table);
     fits(&table);

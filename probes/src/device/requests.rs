@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use probes_common::{
-    Bio, REQUEST_BACKGROUND, REQUEST_BY_KERNEL, REQUEST_META, REQUEST_SYNC, Request, operation,
+    Bio, REQUEST_BACKGROUND, REQUEST_BY_KERNEL, REQUEST_FUA, REQUEST_META, REQUEST_PREFLUSH, REQUEST_SYNC,
+    Request, operation,
 };
 
 use super::RequestStage;
@@ -328,7 +329,9 @@ impl Requests {
             return;
         }
         let Some(mut live) = self.live.remove(&request.request) else {
-            self.counts(request.device).unseen += 1;
+            // One that came with a flush of the cache is ended twice: with its data, and when the flush is done.
+            let is_second = request.flags & (REQUEST_PREFLUSH | REQUEST_FUA) != 0;
+            self.counts(request.device).unseen += u64::from(!is_second);
             return;
         };
         live.go_on(time_ns, live.state);
@@ -537,6 +540,15 @@ mod tests {
         assert_eq!(draw(&wholes), ["0/0/25 0 B direct", "0/31/0 0 B"]);
         assert_eq!(wholes.iter().map(|whole| whole.class).collect::<Vec<_>>(), [Class::Flush; 2]);
         assert_eq!((wholes[0].origin.tgid, wholes[1].origin.tgid), (0, 7));
+    }
+
+    #[test]
+    fn a_request_that_is_ended_twice_counts_once() {
+        let one = Request { flags: REQUEST_PREFLUSH, ..request(1, 4096) };
+        let end = done(one, 4096, 0);
+        let (wholes, counts) = run(&[(110, Issue, one), (120, Complete, end), (130, Complete, end)]);
+        assert_eq!(draw(&wholes), ["0/0/10 4096 B direct"]);
+        assert_eq!(counts.unseen, 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::recording::{self, Group, Options, Plan, Recording, Refused, Scope};
 use crate::target::Target;
 
 /// What is recorded.
-const GROUPS: [Group; 4] = [Group::Block, Group::Journal, Group::Allocate, Group::Dirty];
+pub const GROUPS: [Group; 4] = [Group::Block, Group::Journal, Group::Allocate, Group::Dirty];
 
 /// A recording of the whole machine's block I/O, which goes on until it is finished or dropped.
 #[derive(Debug)]

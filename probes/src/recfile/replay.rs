@@ -10,7 +10,7 @@ use super::entry::{Entries, Entry};
 use super::error::ReadError;
 use super::facts::{ClosingFacts, Fact, Module, OpeningFacts, RecordedCalls, UserName};
 use crate::images::{Mapping, Place};
-use crate::pipeline::{Analysis, Consumer, Ending, Gathered, Pass, Pipeline};
+use crate::pipeline::{Analysis, Consumer, Ending, Gathered, MapsAtEnd, Pass, Pipeline};
 use crate::recording::{Facts, Start};
 use crate::symbolize::{Known, Symbolizer};
 use crate::unwind::ProcessStacks;

@@ -1,5 +1,6 @@
 //! The watched programs, and the handle by which a test holds one.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::UdpSocket;
@@ -27,8 +28,14 @@ pub struct Subject {
 impl Subject {
     /// Starts a program, and waits until it says that it is ready.
     pub fn start(role: &str) -> Self {
+        Self::start_with(role, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(role: &str, variables: &[(&str, &OsStr)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(ROLE, role)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
