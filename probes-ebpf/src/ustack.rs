@@ -23,9 +23,10 @@ const PAGE: usize = 4096;
 const MAX_PAGES: usize = MAX_USER_STACK / PAGE + 1;
 /// Bytes that one step of the signature's loop takes.
 const BLOCK: usize = 64;
-/// Room beyond the stack itself: where a copy could end if the verifier did not know better, and zeros
-/// up to the end of the last block.
-const SLACK: usize = 2 * PAGE;
+/// Room beyond the stack itself: where a copy could end if the verifier did not know better, zeros up to the end of
+/// the last block, and whatever length the mask of one allows. The verifier of Linux 6.1 does not carry a comparison of
+/// the stack's length over to the record's, which is a sum, and refuses where the record would end before.
+const SLACK: usize = MAX_USER_STACK;
 /// An odd number with about as many ones as zeros: 2^64 divided by the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -130,7 +131,9 @@ fn copy(counters: *mut CpuCounters, sp: u64, base: Option<u64>, record: *mut Use
             break;
         }
         let left = wanted - bytes;
-        let take = (if left < step { left } else { step }) & (2 * PAGE - 1);
+        // Forgotten, because the compiler would leave the mask out where it is of no use, and the verifier of Linux 6.1
+        // needs it: it does not see that a value and its copy on the stack are one.
+        let take = forget(record, (if left < step { left } else { step }) as u64) as usize & (2 * PAGE - 1);
         let at = bytes & (MAX_USER_STACK - 1);
         // SAFETY: `at + take` lies within the record; the verifier checks it.
         let failed = unsafe {
