@@ -5,11 +5,14 @@ mod cpio;
 mod image;
 mod kernels;
 mod machine;
+mod matrix;
 mod modules;
 mod options;
+mod powercut;
 mod programs;
 mod run;
 mod session;
+mod test;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,8 @@ pub struct Arguments {
 enum Command {
     Run(run::RunArguments),
     Shell(run::ShellArguments),
+    Test(test::Arguments),
+    Powercut(powercut::Arguments),
 }
 
 /// The command.
@@ -33,6 +38,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Shell(arguments) => run::shell(arguments),
+        Command::Test(arguments) => test::run(arguments),
+        Command::Powercut(arguments) => powercut::run(arguments),
     }
 }
 

@@ -1,10 +1,10 @@
 //! `cargo xtask test`: every check of this repository, each as one step with its time.
 
-mod binaries;
-mod output;
-mod record;
+pub mod binaries;
+pub mod output;
+pub mod record;
 mod required;
-mod steps;
+pub mod steps;
 
 use std::fs;
 use std::path::PathBuf;

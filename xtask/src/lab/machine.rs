@@ -1,6 +1,6 @@
 //! One virtual machine in software emulation: its QEMU, what it says, and its certain end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,11 @@ use crate::process::Interrupts;
 
 /// The emulator's program.
 pub const QEMU: &str = "qemu-system-x86_64";
+
+/// What a machine leaves in its folder: its console, what `init.sh` says of it, and what the emulator says.
+const CONSOLE: &str = "console.log";
+const CONTROL: &str = "control";
+const WARNINGS: &str = "qemu.log";
 
 /// What a machine is made of.
 pub struct Machine {
@@ -47,8 +52,23 @@ pub struct Drive {
 pub struct Running {
     child: Child,
     started: Instant,
-    console: PathBuf,
-    control: PathBuf,
+    dir: PathBuf,
+}
+
+/// What listens to a machine's output port.
+pub trait Watcher {
+    /// Takes in what came.
+    fn hear(&mut self, chunk: &[u8]);
+    /// Whether the power is cut now; asked several times a second.
+    fn cuts_now(&mut self) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(&[u8])> Watcher for F {
+    fn hear(&mut self, chunk: &[u8]) {
+        self(chunk);
+    }
 }
 
 /// How a machine ended.
@@ -66,6 +86,8 @@ pub enum Killed {
     Timeout,
     /// This process was interrupted by this signal.
     Interrupt(&'static str),
+    /// Its watcher cut its power.
+    Cut,
 }
 
 /// `path` as part of a `-drive` option, where a comma ends a value.
@@ -76,20 +98,22 @@ pub fn escaped(path: &Path) -> String {
 impl Machine {
     /// Starts it; what it says on its console and control port is written to files in `dir`.
     pub fn start(&self, dir: &Path) -> Result<Running> {
-        let (console, control) = (dir.join("console.log"), dir.join("control"));
         let mut qemu = Command::new(QEMU);
-        qemu.args(self.arguments(&console, &control));
+        qemu.args(self.arguments(&dir.join(CONSOLE), &dir.join(CONTROL)));
         if self.is_interactive {
             qemu.stdin(Stdio::inherit()).stdout(Stdio::inherit());
         } else {
             qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         }
+        // It warns of each feature of the processor's model that it does not emulate.
+        let warnings = File::create(dir.join(WARNINGS)).context("cannot write beside the machine's disks")?;
+        qemu.stderr(warnings);
         // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
         unsafe {
             qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        Ok(Running { child, started: Instant::now(), console, control })
+        Ok(Running { child, started: Instant::now(), dir: dir.to_owned() })
     }
 
     fn arguments(&self, console: &Path, control: &Path) -> Vec<String> {
@@ -108,9 +132,10 @@ impl Machine {
             "none",
             "-no-reboot",
             "-append",
-            // The emulator follows this host's counter on every processor, so the guest may trust it. Mitigations
-            // cost much in emulation and protect nobody here.
-            "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off random.trust_cpu=on",
+            // The emulator follows this host's counter on every processor, so the guest may trust it; its timer ticks,
+            // though on a busy host not within the moment in which the kernel looks. Mitigations cost much in emulation
+            // and protect nobody here.
+            "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on",
             "-device",
             "virtio-serial-pci",
         ]
@@ -143,13 +168,13 @@ impl Machine {
 }
 
 impl Running {
-    /// Waits for its end, and kills it when `timeout` is over or this process is interrupted. What comes out of the
-    /// output port is given to `sink` as it comes.
+    /// Waits for its end, and kills it when `timeout` is over, this process is interrupted or the watcher says so.
+    /// What comes out of the output port is given to the watcher as it comes.
     pub fn wait(
         &mut self,
         timeout: Duration,
         interrupts: &Interrupts,
-        sink: &mut dyn FnMut(&[u8]),
+        watcher: &mut dyn Watcher,
     ) -> Result<Ended> {
         let output = self.child.stdout.take().map(read_apart);
         let deadline = self.started + timeout;
@@ -160,11 +185,14 @@ impl Running {
             if Instant::now() >= deadline {
                 return self.kill_for(Killed::Timeout);
             }
-            if next_chunk(output.as_ref(), sink) {
+            if watcher.cuts_now() {
+                return self.kill_for(Killed::Cut);
+            }
+            if next_chunk(output.as_ref(), watcher) {
                 continue;
             }
             if let Some(status) = self.child.try_wait()? {
-                while next_chunk(output.as_ref(), sink) {}
+                while next_chunk(output.as_ref(), watcher) {}
                 return Ok(Ended { status: Some(status), killed_for: None });
             }
         }
@@ -179,12 +207,19 @@ impl Running {
 
     /// What it said of itself, one word or a word and its value a line: see `init.sh`.
     pub fn control(&self) -> String {
-        fs::read_to_string(&self.control).unwrap_or_default()
+        fs::read_to_string(self.dir.join(CONTROL)).unwrap_or_default()
+    }
+
+    /// The last line that the emulator itself said.
+    pub fn complaint(&self) -> String {
+        let text = fs::read_to_string(self.dir.join(WARNINGS)).unwrap_or_default();
+        text.lines().next_back().unwrap_or_default().to_owned()
     }
 
     /// The last lines of its console.
     pub fn console_tail(&self, lines: usize) -> String {
-        let text = String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned();
+        let text =
+            String::from_utf8_lossy(&fs::read(self.dir.join(CONSOLE)).unwrap_or_default()).into_owned();
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -203,12 +238,12 @@ impl Drop for Running {
     }
 }
 
-/// Gives the next chunk to `sink`; waits for one for a moment, and says whether there was one.
-fn next_chunk(output: Option<&Receiver<Vec<u8>>>, sink: &mut dyn FnMut(&[u8])) -> bool {
+/// Gives the next chunk to the watcher; waits for one for a moment, and says whether there was one.
+fn next_chunk(output: Option<&Receiver<Vec<u8>>>, watcher: &mut dyn Watcher) -> bool {
     let pause = Duration::from_millis(50);
     match output.map(|output| output.recv_timeout(pause)) {
         Some(Ok(chunk)) => {
-            sink(&chunk);
+            watcher.hear(&chunk);
             true
         }
         Some(Err(RecvTimeoutError::Timeout)) => false,
@@ -233,7 +268,7 @@ fn read_apart(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// A sink that passes everything on to this process's own output.
+/// A watcher that passes everything on to this process's own output.
 pub fn pass_through(chunk: &[u8]) {
     let mut stdout = io::stdout().lock();
     // Nobody may be listening any more; the machine's work goes on.

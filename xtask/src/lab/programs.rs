@@ -45,12 +45,17 @@ pub fn add_surroundings(image: &mut Image) -> Result<()> {
 
 /// Adds a file of this host under its own path; a program with its libraries.
 pub fn add_file(image: &mut Image, path: &Path) -> Result<()> {
-    let begin = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if begin.starts_with(b"\x7fELF") {
-        image.program(path)
-    } else {
-        image.copy(path, &path.to_string_lossy())
-    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if is_program(&bytes) { image.program(path) } else { image.copy(path, &path.to_string_lossy()) }
+}
+
+/// Whether a file is an ELF program or library for x86_64, and not, say, one for the kernel's own machine.
+fn is_program(bytes: &[u8]) -> bool {
+    const EXECUTABLE_OR_SHARED: [u8; 2] = [2, 3];
+    const X86_64: u8 = 62;
+    bytes.starts_with(b"\x7fELF")
+        && bytes.get(16).is_some_and(|kind| EXECUTABLE_OR_SHARED.contains(kind))
+        && bytes.get(18) == Some(&X86_64)
 }
 
 /// Where cargo puts one of our programs.

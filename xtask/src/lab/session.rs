@@ -13,7 +13,7 @@ use testkit::on_path;
 use super::archive::Archive;
 use super::image::Image;
 use super::kernels::Kernel;
-use super::machine::{self, Drive, Ended, Killed, Machine, Running};
+use super::machine::{self, Drive, Ended, Killed, Machine, Running, Watcher};
 use super::modules::Modules;
 use super::options::{FileSystem, Hardware};
 use crate::process::{self, Interrupts};
@@ -129,13 +129,13 @@ impl<'a> Session<'a> {
     }
 
     /// Boots with a fresh data disk, runs the job, and unpacks what it left in `/out` into `out`.
-    pub fn run(&self, image: &mut Image, job: &Job, out: &Path, sink: &mut dyn FnMut(&[u8])) -> Result<Done> {
+    pub fn run(&self, image: &mut Image, job: &Job, out: &Path, watcher: &mut dyn Watcher) -> Result<Done> {
         let data = self.make_data_disk()?;
         let mut drive = format!("file={},format=raw,{}", machine::escaped(&data), caching(&data));
         drive.push_str(&self.hardware.throttling());
         let mut running = self.start(image, job, drive)?;
         let interrupts = Interrupts::watch().context("cannot watch for SIGINT and SIGTERM")?;
-        let ended = running.wait(self.hardware.timeout(), &interrupts, sink)?;
+        let ended = running.wait(self.hardware.timeout(), &interrupts, watcher)?;
         let done = self.judge(&running, &ended)?;
         if done.has_files {
             self.bring_back(out)?;
@@ -171,6 +171,11 @@ impl<'a> Session<'a> {
             is_interactive,
         };
         machine.start(self.dir.path())
+    }
+
+    /// Its folder, which is deleted with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn out_disk(&self) -> PathBuf {
@@ -211,7 +216,7 @@ impl<'a> Session<'a> {
         }
         let name = self.booted.name();
         match ended.killed_for {
-            Some(Killed::Interrupt(_)) => Ok(done(None)),
+            Some(Killed::Interrupt(_) | Killed::Cut) => Ok(done(None)),
             Some(Killed::Timeout) if value("up").is_some() => {
                 bail!("Linux {name} was ended after {}{}", seconds(self.hardware.timeout()), shown(running))
             }
@@ -223,7 +228,10 @@ impl<'a> Session<'a> {
                 )
             }
             None => {
-                let how = ended.status.map(process::ending).unwrap_or_default();
+                let mut how = ended.status.map(process::ending).unwrap_or_default();
+                if ended.status.is_some_and(|status| !status.success()) {
+                    how = format!("{how} ({})", running.complaint());
+                }
                 bail!(
                     "the machine with Linux {name} stopped before its job was done: {} {how}{}",
                     machine::QEMU,

@@ -34,10 +34,11 @@ const PACKAGES: [Package; 7] = [
 ];
 
 /// What the lab takes to unpack kernels and to run them.
-const LAB_PACKAGES: [Package; 4] = [
+const LAB_PACKAGES: [Package; 5] = [
     Package { name: "qemu-system-x86", proof: Proof::Program("qemu-system-x86_64") },
     Package { name: "kmod", proof: Proof::Program("depmod") },
     Package { name: "xz-utils", proof: Proof::Program("xz") },
+    Package { name: "zstd", proof: Proof::Program("zstd") },
     Package { name: "binutils", proof: Proof::Program("strip") },
 ];
 

@@ -19,8 +19,10 @@ pub struct TestBinary {
     is_integration: bool,
     /// `package::binary`, the beginning of the full names of its tests.
     pub name: String,
-    executable: PathBuf,
-    package_dir: PathBuf,
+    /// The program.
+    pub executable: PathBuf,
+    /// Its package's folder, from which it is run.
+    pub package_dir: PathBuf,
 }
 
 /// What the tests are told by environment variables.
@@ -103,14 +105,14 @@ pub fn run_doc_tests(environment: &Environment, filter: Option<&str>, record: &m
 }
 
 impl Environment {
+    /// The variables and the files that they name.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let all = [("FORKD_FIRECRACKER", &self.firecracker), ("FORKD_BPF_OBJECT", &self.bpf_object)];
+        all.into_iter().filter_map(|(name, path)| Some((name, path.as_deref()?)))
+    }
+
     fn apply_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let variables = [("FORKD_FIRECRACKER", &self.firecracker), ("FORKD_BPF_OBJECT", &self.bpf_object)];
-        for (variable, path) in variables {
-            if let Some(path) = path {
-                command.env(variable, path);
-            }
-        }
-        command
+        command.envs(self.variables())
     }
 }
 

@@ -1,0 +1,303 @@
+//! `cargo xtask lab powercut`: BRANCHes, power cuts at random instants, and what must be on the disk then.
+
+mod ledger;
+mod write_log;
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fastrand::Rng;
+
+use super::image::Image;
+use super::kernels;
+use super::machine::{self, Killed, Watcher};
+use super::options::{FileSystem, Hardware};
+use super::programs;
+use super::session::{self, Booted, Job, Session};
+use crate::process::{self, Interrupts};
+use crate::setup;
+use ledger::{Boot, Ledger};
+
+/// Cut a machine's power at random instants while it BRANCHes, and check after each cut what it still has.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// How often the power is cut
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    cuts: u32,
+    /// Decides how and when; drawn and printed when absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Kernel by its name in the lab
+    #[arg(long, default_value = kernels::DEFAULT)]
+    kernel: String,
+    /// File system of the disk
+    #[arg(long, default_value = "ext4")]
+    fs: FileSystem,
+    /// Build our programs with optimisation
+    #[arg(long)]
+    release: bool,
+    /// Where the archive has the pinned kernel no more, take the nearest
+    #[arg(long)]
+    nearest: bool,
+}
+
+const INSIDE: &str = include_str!("powercut/inside.sh");
+/// Seconds that one boot may take until its load begins, and the load until its cut.
+const BOOT_TIMEOUT_S: u64 = 900;
+/// The cut comes up to so many answers after the load begins, and up to so many milliseconds after that.
+const MAX_ANSWERS: usize = 6;
+const MAX_DELAY_MS: u64 = 1500;
+/// Sectors of the disk that cannot be written in a boot with faults, among so many MiB.
+const BAD_SECTORS: u64 = 400;
+const FAULTY_MIB: u64 = 256;
+
+/// What happens to the disk when the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It keeps all that reached it; the guest's own cache is lost.
+    Keeps,
+    /// Its cache is lost too, but for a random part of what was in flight since the last flush.
+    LosesItsCache,
+    /// Some of its sectors cannot be written, and it keeps the rest.
+    HasBadSectors,
+}
+
+/// The counts of a run.
+#[derive(Default)]
+struct Summary {
+    kept: u32,
+    lost_cache: u32,
+    bad_sectors: u32,
+    writes_dropped: usize,
+    refused: usize,
+    wrong: Vec<String>,
+}
+
+/// Runs the cuts, and fails where anything was wrong after one of them.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure_lab()?;
+    let [kernel] = kernels::named(&arguments.kernel)?[..] else { bail!("name one kernel with --kernel") };
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("lab: powercut --cuts {} --seed {seed} on Linux {}", arguments.cuts, kernel.name);
+    let archive = session::archive(arguments.nearest);
+    let booted = Booted::prepare(&archive, kernel)?;
+    let mut image = session::base_image(&archive)?;
+    programs::add_all(&mut image, arguments.release)?;
+    image.script("/lab/bin/powercut", INSIDE);
+    let hardware = hardware(arguments.fs);
+    let session = Session::new(&booted, &hardware)?;
+    let data = session.make_data_disk()?;
+    let mut bench = Bench {
+        session,
+        image,
+        data,
+        rng: Rng::with_seed(seed),
+        ledger: Ledger::default(),
+        summary: Summary::default(),
+        interrupts: Interrupts::watch().context("cannot watch for SIGINT and SIGTERM")?,
+    };
+    for cut in 1..=arguments.cuts {
+        if bench.cut(cut)?.is_none() {
+            return Ok(ExitCode::from(crate::INTERRUPTED));
+        }
+    }
+    if bench.check_at_the_end()?.is_none() {
+        return Ok(ExitCode::from(crate::INTERRUPTED));
+    }
+    Ok(bench.report(seed))
+}
+
+/// A disk that goes from boot to boot, and what is known of it.
+struct Bench<'a> {
+    session: Session<'a>,
+    image: Image,
+    data: PathBuf,
+    rng: Rng,
+    ledger: Ledger,
+    summary: Summary,
+    interrupts: Interrupts,
+}
+
+impl Bench<'_> {
+    /// Boots, checks, BRANCHes, cuts. `None` where this process was interrupted.
+    fn cut(&mut self, cut: u32) -> Result<Option<()>> {
+        let fate = match self.rng.u32(..5) {
+            0 | 1 => Fate::Keeps,
+            2 | 3 => Fate::LosesItsCache,
+            _ => Fate::HasBadSectors,
+        };
+        let before = self.session.dir().join("before.raw");
+        if fate == Fate::LosesItsCache {
+            copy_sparse(&self.data, &before)?;
+        }
+        let answers = self.rng.usize(..=MAX_ANSWERS);
+        let delay = Duration::from_millis(self.rng.u64(..=MAX_DELAY_MS));
+        let drive = self.drive(fate)?;
+        let Some(boot) = self.boot(&format!("c{cut}"), drive, Some((answers, delay)))? else {
+            return Ok(None);
+        };
+        let answered = boot.answers();
+        self.judge(cut, fate, &boot);
+        self.summary.refused += boot.refused;
+        self.ledger.take(boot);
+        let dropped = match fate {
+            Fate::LosesItsCache => self.lose_cache(&before)?,
+            Fate::Keeps | Fate::HasBadSectors => 0,
+        };
+        match fate {
+            Fate::Keeps => self.summary.kept += 1,
+            Fate::LosesItsCache => self.summary.lost_cache += 1,
+            Fate::HasBadSectors => self.summary.bad_sectors += 1,
+        }
+        self.summary.writes_dropped += dropped;
+        println!(
+            "lab: cut {cut}: {fate:?}, {answered} answered in this boot, {} in all, {dropped} writes in flight lost",
+            self.ledger.len()
+        );
+        Ok(Some(()))
+    }
+
+    /// Boots once more, without faults, and only checks.
+    fn check_at_the_end(&mut self) -> Result<Option<()>> {
+        let drive = self.drive(Fate::Keeps)?;
+        let Some(boot) = self.boot("check", drive, None)? else { return Ok(None) };
+        self.judge(0, Fate::Keeps, &boot);
+        Ok(Some(()))
+    }
+
+    /// A disk with bad sectors may fail in any way while it has them: what it was answered is checked on the next boot.
+    fn judge(&mut self, cut: u32, fate: Fate, boot: &Boot) {
+        if fate == Fate::HasBadSectors {
+            return;
+        }
+        let when = if cut == 0 { "at the end".to_owned() } else { format!("at the boot of cut {cut}") };
+        for line in self.ledger.judge(boot) {
+            println!("lab: WRONG {when}: {line}");
+            self.summary.wrong.push(format!("{when}: {line}"));
+        }
+    }
+
+    fn boot(&mut self, name: &str, drive: String, cut: Option<(usize, Duration)>) -> Result<Option<Boot>> {
+        let job = Job::Script(format!(". /lab/bin/powercut {name}\n"));
+        let mut running = self.session.start(&mut self.image, &job, drive)?;
+        let mut watch = Watch { boot: Boot::default(), cut, due: None };
+        let timeout = Duration::from_secs(BOOT_TIMEOUT_S);
+        let ended = running.wait(timeout, &self.interrupts, &mut watch)?;
+        match ended.killed_for {
+            Some(Killed::Interrupt(_)) => Ok(None),
+            Some(Killed::Timeout) => bail!(
+                "the machine did neither end nor load in {BOOT_TIMEOUT_S} s; the end of its console:\n{}",
+                running.console_tail(40)
+            ),
+            Some(Killed::Cut) | None => Ok(Some(watch.boot)),
+        }
+    }
+
+    fn drive(&mut self, fate: Fate) -> Result<String> {
+        let data = machine::escaped(&self.data);
+        match fate {
+            Fate::Keeps => Ok(format!("file={data},format=raw,cache=writeback")),
+            Fate::LosesItsCache => {
+                let log = self.log();
+                File::create(&log)?;
+                Ok(format!(
+                    "driver=blklogwrites,file.driver=file,file.filename={data},log.driver=file,log.filename={},\
+                     log-super-update-interval=1",
+                    machine::escaped(&log)
+                ))
+            }
+            Fate::HasBadSectors => {
+                let rules = self.session.dir().join("bad-sectors");
+                fs::write(&rules, bad_sectors(&mut self.rng))?;
+                let rules = machine::escaped(&rules);
+                Ok(format!("driver=blkdebug,config={rules},image.driver=file,image.filename={data}"))
+            }
+        }
+    }
+
+    /// Puts the disk as it was before the boot in its place, with what survived of the boot's writes.
+    fn lose_cache(&mut self, before: &Path) -> Result<usize> {
+        let log = File::open(self.log())?;
+        let entries = write_log::read(&log).with_context(|| self.log().display().to_string())?;
+        let rng = &mut self.rng;
+        let survivors = write_log::surviving(&entries, || rng.bool());
+        let disk = OpenOptions::new().write(true).open(before)?;
+        write_log::replay(&log, &survivors, &disk)?;
+        fs::rename(before, &self.data)?;
+        Ok(entries.len() - survivors.len())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.session.dir().join("write-log")
+    }
+
+    fn report(&self, seed: u64) -> ExitCode {
+        let summary = &self.summary;
+        println!(
+            "lab: seed {seed}: {} cuts of the guest's cache, {} of the disk's cache too ({} writes in flight lost), {} \
+             on disks with bad sectors; {} BRANCHes answered, {} refused; {} wrong",
+            summary.kept,
+            summary.lost_cache,
+            summary.writes_dropped,
+            summary.bad_sectors,
+            self.ledger.len(),
+            summary.refused,
+            summary.wrong.len(),
+        );
+        if summary.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Listens, and says when the power goes.
+struct Watch {
+    boot: Boot,
+    /// So long after so many answers.
+    cut: Option<(usize, Duration)>,
+    due: Option<Instant>,
+}
+
+impl Watcher for Watch {
+    fn hear(&mut self, chunk: &[u8]) {
+        self.boot.hear(&String::from_utf8_lossy(chunk));
+        let Some((answers, delay)) = self.cut else { return };
+        if self.due.is_none() && self.boot.is_loading && self.boot.answers() + self.boot.refused >= answers {
+            self.due = Some(Instant::now() + delay);
+        }
+    }
+
+    fn cuts_now(&mut self) -> bool {
+        self.due.is_some_and(|due| Instant::now() >= due)
+    }
+}
+
+/// Rules of `blkdebug`: writes to these sectors fail.
+fn bad_sectors(rng: &mut Rng) -> String {
+    let mut rules = String::new();
+    for _ in 0..BAD_SECTORS {
+        let sector = rng.u64(..FAULTY_MIB << 11);
+        rules.push_str(&format!(
+            "[inject-error]\nevent = \"none\"\niotype = \"write\"\nerrno = \"5\"\nsector = \"{sector}\"\nonce = \"off\"\n\n"
+        ));
+    }
+    rules
+}
+
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    process::output(Command::new("cp").args(["--sparse=always"]).arg(from).arg(to)).map(drop)
+}
+
+fn hardware(fs: FileSystem) -> Hardware {
+    Hardware {
+        mem_mib: 2048,
+        cpus: 2,
+        disk_mib: 2048,
+        disk_bps: None,
+        disk_iops: None,
+        fs,
+        kvm_amd: true,
+        timeout_s: BOOT_TIMEOUT_S,
+    }
+}
