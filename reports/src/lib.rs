@@ -4,6 +4,7 @@
 //! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
 pub mod doctor;
+pub mod explain;
 mod folded;
 mod format;
 pub mod futex;
