@@ -32,6 +32,13 @@ pub enum Kind {
     /// A user stack that other records name by its signature; written before the first that does. Body:
     /// [`UserStack`]; then that many bytes of stack; no frames. The head names the thread it is of.
     UserStack = 5,
+    /// A watched thread was looked at while it ran. Body: [`SwitchOut`] without a state; frames: its own kernel
+    /// stack, none where it was in user space.
+    Sample = 6,
+    /// A thread entered the function that bounds windows. No body, no frames, and outside of the sequence.
+    WindowOpen = 7,
+    /// A thread left that function. No body, no frames, and outside of the sequence.
+    WindowClose = 8,
     /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter); the words after it are
     /// the elements of a `futex_waitv`.
     CallEnter = 16,

@@ -30,7 +30,7 @@ const STACK_MASK: usize = 1023;
 #[repr(C)]
 pub struct Frames([u64; MAX_FRAMES + 1]);
 
-/// A [`Kind::SwitchOut`] record with the most frames.
+/// A [`Kind::SwitchOut`] or [`Kind::Sample`] record with the most frames.
 #[repr(C)]
 pub struct SwitchOutRecord {
     pub head: Head,
@@ -69,10 +69,16 @@ impl Stack {
 /// Stamps an event of `task`, and takes this CPU's next sequence number for it.
 #[inline(always)]
 pub fn head(counters: *mut CpuCounters, task: Task, kind: Kind) -> Head {
+    Head { sequence: next(counters), ..stamp(task, kind) }
+}
+
+/// Stamps an event of `task`, without a number.
+#[inline(always)]
+pub fn stamp(task: Task, kind: Kind) -> Head {
     Head {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },
-        sequence: next(counters),
+        sequence: 0,
         start_ns: task.start_ns(),
         tid: task.tid(),
         tgid: task.tgid(),

@@ -14,10 +14,12 @@ mod interrupt;
 mod kernel;
 mod maps;
 mod regs;
+mod sample;
 mod sched;
 mod sleepers;
 mod task;
 mod ustack;
+mod window;
 
 #[cfg(not(test))]
 #[panic_handler]

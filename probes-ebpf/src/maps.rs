@@ -30,6 +30,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static SWITCH_OUT: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entries(1, 0);
 
+/// The same for looks at running threads.
+#[map]
+pub static SAMPLE: PerCpuArray<SwitchOutRecord> = PerCpuArray::with_max_entries(1, 0);
+
 /// The same for wake-ups, which also come in interrupts.
 #[map]
 pub static WAKING: PerCpuArray<WakingRecord> = PerCpuArray::with_max_entries(1, 0);

@@ -155,6 +155,42 @@ pub enum Decoded<'a> {
     Event(Record),
     /// A stack that events name by its signature.
     UserStack(UserSample<'a>),
+    /// A look at a running thread.
+    Sample(Look),
+    /// A window opens or closes.
+    Window(Mark),
+}
+
+/// A look at a running thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The CPU that it ran on.
+    pub cpu: u32,
+    /// How many records that CPU had tried to write before.
+    pub sequence: u64,
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its process.
+    pub tgid: u32,
+    /// Where it was in user space; `None` where that was not recorded.
+    pub user: Option<UserSide>,
+    /// Its kernel stack; empty where it was in user space.
+    pub stack: Stack,
+    /// Its name.
+    pub comm: Comm,
+}
+
+/// A thread enters or leaves the function that bounds windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The thread.
+    pub thread: ThreadId,
+    /// It enters.
+    pub opens: bool,
 }
 
 /// A kernel stack as the kernel handed it out.
@@ -182,6 +218,14 @@ impl Decoder {
         if head.kind == Kind::UserStack as u8 {
             return user_sample(bytes, &head).map(Decoded::UserStack);
         }
+        if head.kind == Kind::Sample as u8 {
+            return self.look(fields, &head).map(Decoded::Sample);
+        }
+        if head.kind == Kind::WindowOpen as u8 || head.kind == Kind::WindowClose as u8 {
+            let thread = ThreadId { tid: head.tid, start_ns: head.start_ns };
+            let opens = head.kind == Kind::WindowOpen as u8;
+            return Ok(Decoded::Window(Mark { time_ns: head.time_ns, thread, opens }));
+        }
         let event = match head.kind {
             kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,
             kind if kind == Kind::SwitchIn as u8 => Event::SwitchIn,
@@ -202,14 +246,26 @@ impl Decoder {
         }))
     }
 
+    fn look(&mut self, fields: Fields<'_>, head: &Head) -> Result<Look, DecodeError> {
+        let body = size_of::<Head>();
+        Ok(Look {
+            time_ns: head.time_ns,
+            cpu: head.cpu,
+            sequence: head.sequence,
+            thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
+            tgid: head.tgid,
+            user: fields.user_side()?,
+            stack: self.stack(fields, head, size_of::<SwitchOut>())?,
+            comm: fields.comm(body + offset_of!(SwitchOut, comm))?,
+        })
+    }
+
     fn switch_out(&mut self, fields: Fields<'_>, head: &Head) -> Result<Event, DecodeError> {
         let body = size_of::<Head>();
-        let user_ip = fields.u64(body + offset_of!(SwitchOut, user_ip))?;
-        let stack = fields.u64(body + offset_of!(SwitchOut, user_stack))?;
         Ok(Event::SwitchOut {
             preempted: head.flags & PREEMPTED != 0,
             prev_state: fields.u32(body + offset_of!(SwitchOut, prev_state))?,
-            user: (user_ip != 0).then_some(UserSide { ip: user_ip, stack: (stack != 0).then_some(stack) }),
+            user: fields.user_side()?,
             stack: self.stack(fields, head, size_of::<SwitchOut>())?,
             comm: fields.comm(body + offset_of!(SwitchOut, comm))?,
         })
@@ -360,6 +416,14 @@ impl Fields<'_> {
             IN_SOFTIRQ => WakeContext::Soft(number),
             _ => WakeContext::NoHandler,
         })
+    }
+
+    /// Of a [`SwitchOut`].
+    fn user_side(self) -> Result<Option<UserSide>, DecodeError> {
+        let body = size_of::<Head>();
+        let ip = self.u64(body + offset_of!(SwitchOut, user_ip))?;
+        let stack = self.u64(body + offset_of!(SwitchOut, user_stack))?;
+        Ok((ip != 0).then_some(UserSide { ip, stack: (stack != 0).then_some(stack) }))
     }
 
     fn peer(self) -> Result<Peer, DecodeError> {

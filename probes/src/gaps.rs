@@ -40,6 +40,16 @@ impl GapFinder {
         Self { cpus: Vec::new(), previous_pass_ns: start_ns, found: Vec::new() }
     }
 
+    /// For records that are written from `start_ns` on, when each CPU's counters stood as given.
+    pub fn resuming(start_ns: u64, counters: &[CpuCounters]) -> Self {
+        let cpu = |counter: &CpuCounters| Cpu {
+            next_sequence: counter.attempted,
+            last_ns: start_ns,
+            lost: counter.lost[Loss::RingFull as usize],
+        };
+        Self { cpus: counters.iter().map(cpu).collect(), ..Self::new(start_ns) }
+    }
+
     /// Notes one record, in the order in which its CPU wrote it.
     pub fn note(&mut self, cpu: u32, sequence: u64, time_ns: u64) {
         let floor_ns = self.previous_pass_ns;
@@ -135,6 +145,15 @@ mod tests {
         assert_eq!(finder.end_pass(300, 310, &[counters(2, 1)]), [Gap { start_ns: 160, end_ns: 310 }]);
         finder.note(0, 2, 320);
         assert_eq!(finder.end_pass(400, 410, &[counters(3, 1)]), []);
+    }
+
+    // cpu 0: #0 to #4 before | armed at 100 | #5 at 110, #6 lost, #7 at 130
+    #[test]
+    fn what_was_numbered_or_lost_before_is_no_loss_of_a_later_recording() {
+        let mut finder = GapFinder::resuming(100, &[counters(5, 3)]);
+        finder.note(0, 5, 110);
+        finder.note(0, 7, 130);
+        assert_eq!(finder.end_pass(140, 141, &[counters(8, 4)]), [Gap { start_ns: 110, end_ns: 130 }]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod device;
 pub mod doctor;
 mod drain;
 mod error;
+pub mod explain;
 pub mod futex;
 pub mod gaps;
 pub mod host;

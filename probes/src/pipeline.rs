@@ -212,6 +212,8 @@ impl<A: Analysis> Consumer for Pipeline<A> {
             Ok(Decoded::UserStack(sample)) => {
                 self.note(sample.lane, sample.cpu, sample.sequence, sample.time_ns);
             }
+            // Of windows, which have a reader of their own.
+            Ok(Decoded::Sample(_) | Decoded::Window(_)) => {}
             Ok(Decoded::Event(record)) => {
                 self.note(SCHED_LANE, record.cpu, record.sequence, record.time_ns);
                 self.sorter.push(record.time_ns, Item::Switch(record));

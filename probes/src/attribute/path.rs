@@ -5,8 +5,9 @@ use super::facts::Facts;
 use super::rules::{Follow, On, classify, system_call};
 use super::timeline::Timelines;
 use super::{Window, running, waiting, words};
-use crate::aggregate::{Names, UserNames, interrupt};
+use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
+use crate::interrupt;
 use crate::interval::{Doing, Interval, KernelStack, OffCpu, Wait, Waker};
 
 /// Threads that a wait is followed through at most: paths of real programs have a handful.
@@ -175,7 +176,7 @@ impl Walk<'_> {
         if kernel.iter().any(is_timer) {
             return By::Timer;
         }
-        match interrupt(&kernel) {
+        match interrupt::name(waker, self.names) {
             // Bytes to a socket of this machine arrive in a soft interrupt that the sender itself runs.
             Some(_) if kernel.iter().any(|frame| frame == "__local_bh_enable_ip") => {
                 By::Thread(waker.peer.tid)

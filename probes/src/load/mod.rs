@@ -1,10 +1,12 @@
 //! Loads the programs into the kernel and attaches them. With `drain`, the only code that touches BPF.
 
 mod attach;
+mod clock;
 mod fields;
 mod host;
 mod programs;
 mod switch;
+mod window;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use aya::maps::{HashMap as KernelHashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::Iter;
@@ -25,6 +28,7 @@ use reports::offcpu::ProgramCost;
 
 pub use attach::Refused;
 use attach::attach_all;
+pub use clock::Clock;
 use fields::Constants;
 use programs::{Entry, Need, PROGRAMS, SLEEPERS};
 pub use programs::{Group, Rung};
@@ -123,6 +127,8 @@ pub struct Probes {
     ebpf: Ebpf,
     /// Those that are attached.
     attached: Vec<&'static Entry>,
+    /// Those that are not of any plan, and are attached: a clock's, and those at a function.
+    others: Vec<&'static str>,
     /// Those that were asked for and are not.
     refused: Vec<Refused>,
     dirtied: KernelHashMap<MapData, DirtierValue, DirtiedValue>,
@@ -182,6 +188,7 @@ impl Probes {
         Ok(Self {
             ebpf,
             attached,
+            others: Vec::new(),
             refused,
             dirtied,
             throttled,
@@ -195,7 +202,31 @@ impl Probes {
 
     /// What is attached, as `kind/name`.
     pub fn hooks(&self) -> Vec<String> {
-        self.attached.iter().map(|entry| entry.hook.name()).collect()
+        let others = self.others.iter().map(|name| match *name {
+            "clock" => "perf_event/cpu-clock".to_owned(),
+            "window_open" => "uprobe/window".to_owned(),
+            _ => "uretprobe/window".to_owned(),
+        });
+        self.attached.iter().map(|entry| entry.hook.name()).chain(others).collect()
+    }
+
+    /// A clock that looks at running threads while it runs, and something is recorded.
+    pub fn clock(&mut self, period_ns: u64) -> Result<Clock, AttachError> {
+        let clock = Clock::open(&mut self.ebpf, period_ns)?;
+        self.others.push("clock");
+        Ok(clock)
+    }
+
+    /// Has windows open and close where the process `pid` enters and leaves the function at `offset` of `file`.
+    pub fn windows(&mut self, pid: u32, file: &Path, offset: u64) -> Result<(), AttachError> {
+        window::attach(&mut self.ebpf, pid, file, offset)?;
+        self.others.extend(["window_open", "window_close"]);
+        Ok(())
+    }
+
+    /// The names of all that are attached.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.attached.iter().map(|entry| entry.name).chain(self.others.iter().copied())
     }
 
     /// What was asked for, can be done without, and is refused here.
@@ -255,13 +286,13 @@ impl Probes {
 
     /// What each program has cost, as the kernel counts it; empty unless that was asked for.
     pub fn costs(&self) -> Vec<ProgramCost> {
-        let counted = self.attached.iter().filter(|_| self.statistics.is_some());
+        let counted = self.names().filter(|_| self.statistics.is_some());
         let cost = |name: &str| {
             let fd = self.ebpf.program(name)?.fd().ok()?;
             let info = program_info(fd.as_fd()).ok()?;
             Some(ProgramCost { name: name.to_owned(), runs: info.run_cnt, run_ns: info.run_time_ns })
         };
-        counted.filter_map(|entry| cost(entry.name)).collect()
+        counted.filter_map(cost).collect()
     }
 
     /// Has the kernel count and time every run of every BPF program on the host, until this is dropped.
@@ -276,10 +307,9 @@ impl Probes {
     /// Events that found their program already running on the same CPU, and were turned away by the
     /// kernel; `None` where it does not tell.
     pub fn recursion_misses(&self) -> Option<u64> {
-        self.attached
-            .iter()
-            .map(|entry| {
-                let fd = self.ebpf.program(entry.name)?.fd().ok()?;
+        self.names()
+            .map(|name| {
+                let fd = self.ebpf.program(name)?.fd().ok()?;
                 Some(program_info(fd.as_fd()).ok()?.recursion_misses)
             })
             .sum()

@@ -53,6 +53,11 @@ impl Symbolizer {
         Self { known, namer: None, stacks }
     }
 
+    /// The user stacks, to be added to.
+    pub const fn stacks_mut(&mut self) -> &mut ProcessStacks {
+        &mut self.stacks
+    }
+
     fn name_user(&mut self, tgid: u32, place: Place, is_return: bool) -> String {
         let Self { known, namer, stacks, .. } = self;
         let name = || match (stacks.images(tgid), namer) {

@@ -1,6 +1,7 @@
 //! The user stacks of every watched process.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use probes_common::{CODE_SPANS, CodeSpan};
@@ -37,6 +38,19 @@ impl ProcessStacks {
     /// Unwinds a stack that the kernel side copied.
     pub fn take(&mut self, sample: &UserSample<'_>) {
         self.process(sample.tgid).take(sample);
+    }
+
+    /// Looks at what a process has mapped now, and gives where its code lies.
+    pub fn look_at(&mut self, pid: u32) -> [CodeSpan; CODE_SPANS] {
+        match self.0.entry(pid) {
+            Entry::Occupied(known) => {
+                let stacks = known.into_mut();
+                stacks.refresh(true);
+                stacks.code_spans()
+            }
+            // Without what it has mapped there are no user stacks, which is no reason not to record.
+            Entry::Vacant(new) => new.insert(UserStacks::of(pid).unwrap_or_default()).code_spans(),
+        }
     }
 
     /// See [`UserStacks::canonical`].

@@ -1,0 +1,197 @@
+//! The attached programs, and the window that they record, if any.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Loss};
+
+use super::capture::Capture;
+use super::quota::throttled_ns;
+use super::{ExplainError, Options, SAMPLE_PERIOD_NS};
+use crate::decode::UserSide;
+use crate::error::AttachError;
+use crate::interval::Seed;
+use crate::load::{Clock, Group, Plan, Probes, Scope, Watch};
+use crate::proc;
+
+/// How long the ring buffer is left alone while a window is open.
+pub const PASS: Duration = Duration::from_millis(25);
+/// How often, a millisecond apart, the last look is repeated while a program may still be running.
+const LAST_PASSES: u32 = 20;
+
+/// Everything that a window needs, behind one lock.
+#[derive(Debug)]
+pub struct State {
+    pub(super) probes: Probes,
+    pub(super) clock: Clock,
+    watched: Vec<(u32, [CodeSpan; CODE_SPANS])>,
+    window: Option<Opened>,
+    limit: usize,
+    cpus: u32,
+    ended: bool,
+}
+
+/// A window that is being recorded, and what counted as it began.
+#[derive(Debug)]
+struct Opened {
+    capture: Capture,
+    recursion_misses: u64,
+    run_ns: u64,
+    throttled_ns: u64,
+}
+
+impl State {
+    /// Attaches; nothing is recorded yet.
+    pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        let mut plan = Plan::new(options.ring_bytes, None);
+        plan.groups = vec![Group::Interrupts, Group::Sched];
+        let mut probes = Probes::attach(&plan)?;
+        probes.count_runs()?;
+        let clock = probes.clock(SAMPLE_PERIOD_NS)?;
+        let cpus = probes.cpus()?;
+        let (watched, limit) = (Vec::new(), options.window_bytes);
+        Ok(Self { probes, clock, watched, window: None, limit, cpus, ended: false })
+    }
+
+    /// Says whose user stacks are recorded.
+    pub fn watch(&mut self, spans: &[(u32, [CodeSpan; CODE_SPANS])]) -> Result<(), AttachError> {
+        let watches: Vec<Watch> = spans.iter().map(|(pid, code)| Watch { pid: *pid, code: *code }).collect();
+        self.probes.switch().watch(&watches)?;
+        self.watched = spans.to_vec();
+        Ok(())
+    }
+
+    /// Whether these are the processes that are watched.
+    pub fn watches(&self, pids: &[u32]) -> bool {
+        self.watched.iter().map(|(pid, _)| pid).eq(pids)
+    }
+
+    /// Records from now on.
+    pub fn open(&mut self, pids: &[u32]) -> Result<(), ExplainError> {
+        if self.window.is_some() {
+            return Err(ExplainError::Busy);
+        }
+        self.begin(pids)?;
+        self.clock.start()?;
+        self.probes.switch().on(Scope::Machine)?;
+        Ok(())
+    }
+
+    /// Gets ready to take a window's records, which are about to come.
+    pub fn begin(&mut self, pids: &[u32]) -> Result<(), AttachError> {
+        let mut capture = Capture::new(self.limit);
+        capture.pids = pids.to_vec();
+        capture.cpus = self.cpus;
+        capture.counters_before = self.probes.counters()?;
+        let recursion_misses = self.probes.recursion_misses().unwrap_or(0);
+        let opened = Opened {
+            capture,
+            recursion_misses,
+            run_ns: self.run_ns(),
+            throttled_ns: pids.iter().map(|pid| throttled_ns(*pid)).sum(),
+        };
+        self.window.insert(opened).capture.start_ns = proc::monotonic_ns();
+        Ok(())
+    }
+
+    /// Reads what has come; each record of the window is shown to `see` first.
+    pub fn pass(&mut self, see: &mut dyn FnMut(&[u8])) {
+        let Self { probes, window, .. } = self;
+        probes.drain(|record| {
+            see(record);
+            if let Some(opened) = window {
+                opened.capture.push(record);
+            }
+        });
+    }
+
+    /// Records no more, and hands out what came.
+    pub fn close(&mut self) -> Result<Capture, AttachError> {
+        let stopped = self.clock.stop();
+        let capture = self.finish(&mut |_| {})?;
+        stopped.map(|()| capture)
+    }
+
+    /// The same, with each of the last records shown to `see`, and the clock left as it is.
+    pub fn finish(&mut self, see: &mut dyn FnMut(&[u8])) -> Result<Capture, AttachError> {
+        // While everything is still recorded: a thread without an event until now did the same all the time.
+        let seeds = self.window.as_ref().map(|opened| seeds(&opened.capture.pids)).unwrap_or_default();
+        self.probes.switch().off()?;
+        let end_ns = proc::monotonic_ns();
+        self.pass(see);
+        for _ in 0..LAST_PASSES {
+            if !self.is_behind()? {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+            self.pass(see);
+        }
+        let Some(mut opened) = self.window.take() else { return Err(AttachError::Missing("window")) };
+        let capture = &mut opened.capture;
+        capture.end_ns = end_ns;
+        capture.seeds = seeds;
+        capture.counters_after = self.probes.counters()?;
+        let misses = self.probes.recursion_misses().unwrap_or(0);
+        capture.recursion_misses = misses.saturating_sub(opened.recursion_misses);
+        capture.overhead_ns = self.run_ns().saturating_sub(opened.run_ns);
+        let throttled: u64 = capture.pids.iter().map(|pid| throttled_ns(*pid)).sum();
+        capture.throttled_ns = throttled.saturating_sub(opened.throttled_ns);
+        capture.attach = self.probes.hooks();
+        Ok(opened.capture)
+    }
+
+    /// Whether a program that set out to write a record may not have written it yet.
+    fn is_behind(&self) -> Result<bool, AttachError> {
+        let Some(opened) = &self.window else { return Ok(false) };
+        let written = |counters: &[CpuCounters]| -> u64 {
+            counters.iter().map(|cpu| cpu.attempted - cpu.lost[Loss::RingFull as usize]).sum()
+        };
+        let expected = written(&self.probes.counters()?) - written(&opened.capture.counters_before);
+        Ok(opened.capture.received < expected)
+    }
+
+    fn run_ns(&self) -> u64 {
+        self.probes.costs().iter().map(|program| program.run_ns).sum()
+    }
+
+    /// Has the programs leave out this process's threads, also where a program arms them.
+    pub fn mark_tracer(&self) -> Result<(), AttachError> {
+        self.probes.switch().on(Scope::Machine)?;
+        self.probes.switch().off()
+    }
+
+    /// Records on: a window is open.
+    pub fn rearm(&self) -> Result<(), AttachError> {
+        self.probes.switch().on(Scope::Machine)
+    }
+
+    /// Has the reader's thread end.
+    pub const fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether a window is open.
+    pub const fn is_open(&self) -> bool {
+        self.window.is_some()
+    }
+}
+
+/// Reads on a timer while a window is open, so that the ring buffer does not fill; sleeps between windows.
+pub fn read_while_armed(state: &Mutex<State>, changed: &Condvar) {
+    let mut held: MutexGuard<'_, State> = state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !held.ended {
+        held = if held.is_open() {
+            held.pass(&mut |_| {});
+            changed.wait_timeout(held, PASS).map_or_else(|error| error.into_inner().0, |(held, _)| held)
+        } else {
+            changed.wait(held).unwrap_or_else(PoisonError::into_inner)
+        };
+    }
+}
+
+/// What the threads of these processes do. User stacks are left out: what unwinds them may be busy.
+fn seeds(pids: &[u32]) -> Vec<Seed> {
+    let mut instruction = |_, ip, _: crate::unwind::Stack<'_>| UserSide { ip, stack: None };
+    pids.iter().flat_map(|pid| proc::seeds(*pid, &mut instruction).unwrap_or_default()).collect()
+}

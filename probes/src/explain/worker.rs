@@ -1,0 +1,109 @@
+//! The thread that gives names to addresses: the library that reads symbols can be used from one thread only, and
+//! what it has read once is worth keeping.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use probes_common::{CODE_SPANS, CodeSpan};
+use reports::explain::Explain;
+
+use super::capture::Capture;
+use super::decoded::Decoded;
+use super::{ExplainError, REACH_NS};
+use crate::aggregate::Names;
+use crate::attribute::{self, Surroundings, Window};
+use crate::error::AttachError;
+use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
+use crate::unwind::ProcessStacks;
+
+/// Processes, each with where its code lies.
+pub type Spans = Vec<(u32, [CodeSpan; CODE_SPANS])>;
+
+enum Job {
+    Look { pids: Vec<u32>, reply: Sender<Spans> },
+    Explain { capture: Arc<Capture>, window: Window, warning: Option<&'static str>, reply: Sender<Explain> },
+}
+
+/// Sends work to the thread, which ends with the last of these.
+#[derive(Clone, Debug)]
+pub struct Worker(Sender<Job>);
+
+impl Worker {
+    /// Starts the thread.
+    pub fn start() -> Result<Self, AttachError> {
+        let (jobs, todo) = mpsc::channel();
+        thread::Builder::new()
+            .name("forkd-names".to_owned())
+            .spawn(move || {
+                let mut names = Symbolizer::new(ProcessStacks::default());
+                // Reads the kernel's symbols, so that the first window need not wait for that.
+                names.kernel(&[0]);
+                while let Ok(job) = todo.recv() {
+                    work(&mut names, job);
+                }
+            })
+            .map_err(|source| AttachError::System {
+                what: "starting the thread of names".to_owned(),
+                source,
+            })?;
+        Ok(Self(jobs))
+    }
+
+    /// Where the code of these processes lies now.
+    pub fn look_at(&self, pids: &[u32]) -> Result<Spans, ExplainError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Job::Look { pids: pids.to_vec(), reply })?;
+        answer.recv().map_err(|_| ExplainError::Ended)
+    }
+
+    /// Accounts for a window.
+    pub fn explain(
+        &self,
+        capture: Arc<Capture>,
+        window: &Window,
+        warning: Option<&'static str>,
+    ) -> Result<Explain, ExplainError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Job::Explain { capture, window: window.clone(), warning, reply })?;
+        answer.recv().map_err(|_| ExplainError::Ended)
+    }
+
+    fn send(&self, job: Job) -> Result<(), ExplainError> {
+        self.0.send(job).map_err(|_| ExplainError::Ended)
+    }
+}
+
+/// Whoever asked may be gone by now: then nobody wants the answer.
+fn work(names: &mut Symbolizer, job: Job) {
+    match job {
+        Job::Look { pids, reply } => {
+            let look = |pid: &u32| (*pid, names.stacks_mut().look_at(*pid));
+            let _ = reply.send(pids.iter().map(look).collect());
+        }
+        Job::Explain { capture, window, warning, reply } => {
+            let _ = reply.send(explain(names, &capture, &window, warning));
+        }
+    }
+}
+
+fn explain(
+    names: &mut Symbolizer,
+    capture: &Capture,
+    window: &Window,
+    warning: Option<&'static str>,
+) -> Explain {
+    let decoded = Decoded::of(capture, names.stacks_mut());
+    let mut warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
+    warnings.extend(hidden_kernel_symbols());
+    let around = Surroundings {
+        pids: capture.pids.clone(),
+        attach: capture.attach.clone(),
+        loss: decoded.loss,
+        lost: decoded.lost + u64::from(warning.is_some()),
+        probe_overhead_ns: capture.overhead_ns,
+        warnings,
+        reach_ns: REACH_NS,
+    };
+    attribute::explain(window, &decoded.timelines, &decoded.facts, around, names)
+}
