@@ -11,6 +11,7 @@ use cli::{Arguments, Command};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
+        Command::Explain(command) => cli::explain::run(command),
         Command::Offcpu(command) => cli::offcpu::run(command),
         Command::Futex(command) => cli::futex::run(command),
         Command::Syscalls(command) => cli::syscalls::run(command),

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 mod ending;
+pub mod explain;
 mod frame;
 pub mod futex;
 pub mod io;
@@ -16,6 +17,7 @@ pub mod syscalls;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use probes::explain::ExplainError;
 use probes::launch::LaunchError;
 use probes::{AttachError, Fault};
 use reports::RenderError;
@@ -42,6 +44,9 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Where the time of a pause, a call or any other window went: every stretch with its cause
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::ExplainCommand),
     /// Where a process's threads wait: asleep, preempted or queued for a CPU, by stack and waker
     #[command(after_help = EXIT_CODES)]
     Offcpu(offcpu::Offcpu),
@@ -85,7 +90,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let fault = if is_input {
         Fault::Input
     } else {
-        error.downcast_ref::<AttachError>().map_or(Fault::Internal, AttachError::fault)
+        let attach = error.downcast_ref::<AttachError>().map(AttachError::fault);
+        let explain = error.downcast_ref::<ExplainError>().map(ExplainError::fault);
+        attach.or(explain).unwrap_or(Fault::Internal)
     };
     ExitCode::from(match fault {
         Fault::Internal => 1,

@@ -189,6 +189,18 @@ impl Images {
         self.all.get(place.mapping? as usize)
     }
 
+    /// The files that are mapped at present, each once, with the path as the process sees it.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &File)> {
+        let mut seen = std::collections::HashSet::new();
+        self.current.iter().filter_map(move |index| {
+            let mapping = &self.all[*index as usize];
+            match &mapping.content {
+                Content::File(file) if seen.insert(mapping.path()) => Some((mapping.path(), &**file)),
+                _ => None,
+            }
+        })
+    }
+
     /// The process's root directory.
     pub const fn root(&self) -> Option<&File> {
         self.root.as_ref()

@@ -4,6 +4,7 @@ mod build_id;
 mod debug_file;
 mod demangle;
 mod elf;
+pub mod functions;
 mod namer;
 mod place;
 mod trim;
