@@ -41,3 +41,6 @@ impl Window {
         self.end_ns.saturating_sub(self.start_ns)
     }
 }
+
+#[cfg(test)]
+mod tests;
