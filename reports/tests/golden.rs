@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use reports::explain::{self, Explain, Form};
 use reports::futex::Futex;
 use reports::offcpu::{Format, OffCpu, render};
 use reports::plot::{Words, sweep_png};
@@ -44,6 +45,26 @@ fn pixels(file: &[u8]) -> (u32, u32, Vec<u8>) {
 fn offcpu(format: Format) -> Vec<u8> {
     let report: OffCpu = serde_json::from_slice(&fs::read(golden("offcpu.json")).unwrap()).unwrap();
     render(&report, format).unwrap()
+}
+
+fn explain(form: Form) -> Vec<u8> {
+    let report: Explain = serde_json::from_slice(&fs::read(golden("explain.json")).unwrap()).unwrap();
+    explain::render(&report, form).unwrap()
+}
+
+#[test]
+fn explain_text() {
+    check("explain.txt", &explain(Form::Text), lines);
+}
+
+#[test]
+fn explain_flame_graph() {
+    check("explain.svg", &explain(Form::Svg), lines);
+}
+
+#[test]
+fn explain_timeline() {
+    check("explain.perfetto.json", &explain(Form::Perfetto), lines);
 }
 
 #[test]

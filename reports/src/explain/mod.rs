@@ -196,3 +196,31 @@ pub fn render(explain: &Explain, form: Form) -> Result<Vec<u8>, RenderError> {
 pub fn one_line(explain: &Explain) -> String {
     text::one_line(explain)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Explain, Form, SCHEMA, render};
+
+    /// The recorded explanation that the golden files draw.
+    pub(crate) fn explain() -> Explain {
+        serde_json::from_str(include_str!("../../tests/golden/explain.json")).expect("the explanation parses")
+    }
+
+    #[test]
+    fn the_json_rendering_reads_back_as_the_same_explanation() {
+        let json = render(&explain(), Form::Json).unwrap();
+        assert_eq!(serde_json::from_slice::<Explain>(&json).unwrap(), explain());
+        assert_eq!(explain().schema, SCHEMA);
+    }
+
+    #[test]
+    fn each_segment_is_on_its_threads_track_and_on_that_of_the_causes() {
+        let trace = render(&explain(), Form::Perfetto).unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let on =
+            |track: u32| events.iter().filter(|event| event["ph"] == "X" && event["tid"] == track).count();
+        assert_eq!(on(0), explain().segments.len());
+        assert_eq!(on(explain().window.tid), explain().segments.len());
+    }
+}

@@ -79,14 +79,14 @@ fn header(out: &mut String, explain: &Explain) -> std::fmt::Result {
 }
 
 fn bar(out: &mut String, title: &str, ns: u64, window_ns: u64) -> std::fmt::Result {
-    writeln!(
-        out,
+    let line = format!(
         "  {:<32} {:>8} {:>6}  {}",
         clip(title, 32),
         duration(ns),
         share(ns, window_ns),
         blocks(ns, window_ns)
-    )
+    );
+    writeln!(out, "{}", line.trim_end())
 }
 
 /// What is not nothing shows: a cause of half a column and less has a thin one.
@@ -156,4 +156,44 @@ fn advice(out: &mut String, explain: &Explain) -> std::fmt::Result {
         out.push_str(&wrap(&line, " ", "    "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{blocks, one_line, render};
+    use crate::explain::tests::explain;
+
+    #[test]
+    fn no_line_is_wider_than_80_columns_whatever_the_names() {
+        let mut report = explain();
+        report.window.label = "l".repeat(120);
+        report.causes[0].chain = vec!["x".repeat(300), "a short link".to_owned(), "y".repeat(100)];
+        report.causes[0].title = "t".repeat(90);
+        report.passive_waiters[0].comm = "n".repeat(40);
+        report.warnings.push("w".repeat(200));
+        for line in render(&report).lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_nothing_shows_in_a_bar() {
+        assert_eq!(blocks(0, 100), "");
+        assert_eq!(blocks(1, 100), "|");
+        assert_eq!(blocks(50, 100), "#".repeat(10));
+        assert_eq!(blocks(100, 100), "#".repeat(20));
+        assert_eq!(blocks(0, 0), "");
+    }
+
+    #[test]
+    fn an_open_window_and_a_loss_are_said_in_the_line_too() {
+        let mut report = explain();
+        report.window.clamped = true;
+        report.verdict.sound = false;
+        let line = one_line(&report);
+        assert!(
+            line.contains("still open at the end") && line.ends_with("unsound: events were lost"),
+            "{line}"
+        );
+    }
 }
