@@ -32,6 +32,8 @@ pub struct Piece {
     pub kernel: Vec<String>,
     /// User frames, innermost first.
     pub user: Vec<String>,
+    /// The thread that had what it waited for, where the path does not go through it.
+    pub by: Option<u32>,
     /// An event inside it may have been lost.
     pub truncated: bool,
 }
@@ -212,6 +214,13 @@ impl Walk<'_> {
         self.push(span, Some(cause), detail, chain, frames);
     }
 
+    /// Says who had what the last piece's thread waited for.
+    pub fn held_by(&mut self, tid: u32) {
+        if let Some(last) = self.pieces.last_mut() {
+            last.by = Some(tid);
+        }
+    }
+
     /// Adds a piece without evidence of a cause: `what` says what is missing.
     pub fn unexplained(&mut self, span: &Span, what: &str, frames: Frames) {
         self.push(span, None, what.to_owned(), span.chain.clone(), frames);
@@ -244,6 +253,7 @@ impl Walk<'_> {
             chain,
             kernel,
             user,
+            by: None,
             truncated: false,
         });
     }
@@ -295,7 +305,7 @@ fn merge(pieces: Vec<Piece>) -> Vec<Piece> {
 
 fn is_same(a: &Piece, b: &Piece) -> bool {
     a.end_ns == b.start_ns
-        && (a.tid, a.cause, a.truncated) == (b.tid, b.cause, b.truncated)
+        && (a.tid, a.cause, a.by, a.truncated) == (b.tid, b.cause, b.by, b.truncated)
         && a.detail == b.detail
         && a.chain == b.chain
         && a.kernel == b.kernel

@@ -204,7 +204,8 @@ fn passive_waiters(
     pids: &[u32],
     names: &mut dyn Names,
 ) -> Vec<PassiveWaiter> {
-    let on_path: BTreeSet<u32> = pieces.iter().map(|piece| piece.tid).chain([window.tid]).collect();
+    let on_path: BTreeSet<u32> =
+        pieces.iter().flat_map(|piece| [Some(piece.tid), piece.by]).flatten().chain([window.tid]).collect();
     let is_watched = |tid: &u32| timelines.process(*tid).is_some_and(|pid| pids.contains(&pid));
     let tids: BTreeSet<u32> = timelines.tids().filter(is_watched).collect();
     let waiters = tids.difference(&on_path).filter_map(|tid| passive_waiter(window, timelines, *tid, names));

@@ -71,6 +71,9 @@ pub fn for_cause(walk: &mut Walk<'_>, span: &Span, cause: Cause, frames: Frames,
         _ => {
             let (detail, links) = words::object(walk, span, cause, &frames, waker);
             walk.because(span, cause, detail, links, frames);
+            if let Some(By::Thread(tid)) = waker {
+                walk.held_by(*tid);
+            }
         }
     }
 }

@@ -1,0 +1,129 @@
+//! Windows of programs whose time is known, explained by the tool.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod subject;
+
+use std::process::ExitCode;
+
+use probes::explain::{Explainer, Options, Window};
+use subject::{Subject, assert_whole, cause_ms};
+use testkit::{LoopExt4, Need, Outcome, Test};
+
+const BPF: &[Need] = &[Need::Root, Need::Btf];
+
+fn main() -> ExitCode {
+    let test = |name, run| Test { name, needs: BPF, run };
+    testkit::run(vec![
+        test("windows::a_sleep_is_a_timer", sleep),
+        test("windows::what_runs_is_its_own_code", spin),
+        test("windows::a_lock_names_its_holder", lock),
+        test("windows::a_pipe_is_followed_to_its_peer", pipe),
+        test("windows::a_process_is_explained_for_a_time", by_time),
+        test("windows::a_caller_arms_and_disarms", by_caller),
+        test("windows::a_function_that_is_not_there_offers_the_nearest", not_found),
+        test("windows::a_window_that_never_opens_is_a_failure", never),
+        Test {
+            name: "windows::an_fsync_is_the_files_systems_time",
+            needs: &[Need::Root, Need::Btf, Need::LoopExt4],
+            run: fsync,
+        },
+    ])
+}
+
+// The sleep is 40 ms long; a busy machine adds waiting for a CPU, and takes nothing away.
+fn sleep() -> Outcome {
+    let explain = Subject::start("sleep", None).slowest();
+    assert!(cause_ms(&explain, "timer") >= 39, "{explain:#?}");
+    assert!(explain.segments.iter().any(|segment| segment.detail == "clock_nanosleep"), "{explain:#?}");
+    Ok(())
+}
+
+// 40 ms of CPU time, in the one function that takes any.
+fn spin() -> Outcome {
+    let explain = Subject::start("spin", None).slowest();
+    assert!(cause_ms(&explain, "user_code") >= 20, "{explain:#?}");
+    let own = explain.causes.iter().find(|cause| cause.cause == "user_code").ok_or("none")?;
+    assert!(own.detail.contains("spin_ms"), "{explain:#?}");
+    Ok(())
+}
+
+fn lock() -> Outcome {
+    let explain = Subject::start("lock", None).slowest();
+    let lock = explain.causes.iter().find(|cause| cause.cause == "futex_contention").ok_or("no lock")?;
+    assert!(lock.detail.starts_with("held by holder("), "{explain:#?}");
+    let passive: Vec<&str> = explain.passive_waiters.iter().map(|waiter| waiter.comm.as_str()).collect();
+    assert!(passive.contains(&"peer") && !passive.contains(&"holder"), "{explain:#?}");
+    Ok(())
+}
+
+// The window's thread waits for the peer, and the peer sleeps for 40 ms before it answers.
+fn pipe() -> Outcome {
+    let explain = Subject::start("pipe", None).slowest();
+    assert!(cause_ms(&explain, "timer") >= 39, "{explain:#?}");
+    let slept = explain.segments.iter().find(|segment| segment.cause.as_deref() == Some("timer"));
+    let slept = slept.ok_or("nobody slept")?;
+    assert_eq!(slept.comm, "peer", "{explain:#?}");
+    assert!(slept.chain[0].contains("waits in read for peer("), "{:?}", slept.chain);
+    Ok(())
+}
+
+fn fsync() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mounted = LoopExt4::mount(folder.path(), 64, "")?;
+    let explain = Subject::start("fsync", Some(&mounted.path())).slowest();
+    let storage = ["journal_commit", "own_writeback", "device_time", "writeback_throttle", "request_queue"];
+    let waited = explain.segments.iter().any(|segment| {
+        let is_storage = segment.cause.as_deref().is_some_and(|cause| storage.contains(&cause));
+        is_storage && segment.chain.first().is_some_and(|call| call.starts_with("fsync"))
+    });
+    assert!(waited, "{explain:#?}");
+    Ok(())
+}
+
+fn by_time() -> Outcome {
+    let subject = Subject::start("sleep", None);
+    let output = subject.explain(&["--duration", "400ms", "--format", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let explain: reports::explain::Explain = serde_json::from_slice(&output.stdout)?;
+    assert_whole(&explain);
+    assert_eq!((explain.window.label.as_str(), explain.window.tid), ("400ms", subject.pid()));
+    assert!(cause_ms(&explain, "timer") >= 100, "{explain:#?}");
+    Ok(())
+}
+
+fn by_caller() -> Outcome {
+    let subject = Subject::start("sleep", None);
+    let explainer = Explainer::attach(&Options::default())?;
+    for _ in 0..2 {
+        let armed = explainer.arm(&[subject.pid()])?;
+        assert!(explainer.arm(&[subject.pid()]).is_err(), "two windows at once");
+        let start_ns = probes::monotonic_ns();
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        let end_ns = probes::monotonic_ns();
+        let recorded = armed.disarm()?;
+        let window =
+            Window { start_ns, end_ns, tid: subject.pid(), label: "a pause".to_owned(), clamped: false };
+        let explain = recorded.explain(&window)?;
+        assert_whole(&explain);
+        assert_eq!(explain.window_ns, end_ns - start_ns);
+        assert!(cause_ms(&explain, "timer") >= 50, "{explain:#?}");
+    }
+    Ok(())
+}
+
+fn not_found() -> Outcome {
+    let output = Subject::start("sleep", None).explain(&["--window-fn", "the_windov"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("the nearest are: the_window"), "{said}");
+    Ok(())
+}
+
+fn never() -> Outcome {
+    let subject = Subject::start("never", None);
+    let output = subject.explain(&["--window-fn", "the_window", "--duration", "200ms"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no window opened"), "{said}");
+    Ok(())
+}

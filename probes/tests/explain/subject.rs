@@ -1,0 +1,73 @@
+//! The program that is explained, and the tool that explains it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use reports::explain::Explain;
+use tempfile::TempDir;
+
+/// A running program; dropping it ends it.
+pub struct Subject {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Subject {
+    /// Compiles the program, and has it do `what` in its windows, with a file below `parent`.
+    pub fn start(what: &str, parent: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explain/subject.c");
+        let program = folder.path().join("subject");
+        let mut compiler = Command::new("cc");
+        let compiled = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).output().unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let file: PathBuf = parent.unwrap_or(folder.path()).join("written");
+        let child = Command::new(&program).arg(what).arg(file).stdin(Stdio::null()).spawn().unwrap();
+        Self { child, _folder: folder }
+    }
+
+    /// Runs `forkd-probe explain` on it.
+    pub fn explain(&self, arguments: &[&str]) -> Output {
+        let pid = self.child.id().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
+        command.args(["explain", "--pid", &pid]).args(arguments).output().unwrap()
+    }
+
+    /// The slowest of its first windows.
+    pub fn slowest(&self) -> Explain {
+        let output = self.explain(&["--window-fn", "the_window", "--windows", "3", "--format", "json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let explain: Explain = serde_json::from_slice(&output.stdout).unwrap();
+        assert_whole(&explain);
+        explain
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Segments tile the window, and causes and the rest sum to it.
+pub fn assert_whole(explain: &Explain) {
+    let mut at_ns = explain.window.start_ns;
+    for segment in &explain.segments {
+        assert_eq!(segment.start_ns, at_ns, "{explain:#?}");
+        at_ns = segment.end_ns;
+    }
+    assert_eq!(at_ns, explain.window.end_ns);
+    let causes_ns: u64 = explain.causes.iter().map(|cause| cause.ns).sum();
+    assert_eq!(causes_ns + explain.unexplained_ns, explain.window_ns);
+}
+
+/// A cause's time, in milliseconds.
+pub fn cause_ms(explain: &Explain, cause: &str) -> u64 {
+    explain.causes.iter().find(|known| known.cause == cause).map_or(0, |known| known.ns / 1_000_000)
+}
