@@ -352,6 +352,9 @@ pub const DOMINANT: &[Rule] = &[
 pub const BY_FRAME: &[Rule] = &[
     // Waits for storage.
     rule(Cause::WritebackThrottle, On::Blocked, Follow::Stop, &["wbt_wait"], &[]),
+    // The sleep that several throttles share.
+    rule(Cause::WritebackThrottle, On::Blocked, Follow::Stop, &["rq_qos_wait"], &["wbt_wait"]),
+    rule(Cause::RequestQueue, On::Blocked, Follow::Stop, &["rq_qos_wait"], &[]),
     rule(
         Cause::DirtyThrottle,
         On::Blocked,
@@ -667,7 +670,6 @@ pub const BY_HELPER: &[Rule] = &[
         &["folio_wait_bit_common", "io_schedule"],
         &["asm_exc_page_fault", "exc_page_fault", "handle_mm_fault"],
     ),
-    rule(Cause::RequestQueue, On::Blocked, Follow::Stop, &["rq_qos_wait"], &[]),
     rule(
         Cause::DeviceTime,
         On::Blocked,

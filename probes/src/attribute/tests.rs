@@ -163,8 +163,7 @@ fn a_wait_is_its_stacks_cause_and_the_queue_after_it_is_apart() {
             "100-800 1 writeback_throttle",
             "800-900 1 run_queue",
             "900-925 1 kernel_work",
-            "925-975 1 dirty_page_copy",
-            "975-1000 1 kernel_work",
+            "925-1000 1 dirty_page_copy",
         ],
     );
 }

@@ -151,7 +151,7 @@ mod tests {
             "vmm::create_snapshots",
         ];
         let near = nearest("vmm::persist::create_snapshoot", names.into_iter());
-        assert_eq!(near[..2], ["vmm::create_snapshots", "vmm::persist::create_snapshot"]);
+        assert_eq!(near[..2], ["vmm::persist::create_snapshot", "vmm::create_snapshots"]);
         assert!(nearest("zebra", names.into_iter()).is_empty());
     }
 
