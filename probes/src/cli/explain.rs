@@ -159,7 +159,7 @@ fn by_function(
     let is_enough = |slowest: &Slowest| command.windows.is_some_and(|most| slowest.seen >= most);
     eprintln!("watching {} of process {}", command.window_fn.as_deref().unwrap_or_default(), command.pid);
     while !is_enough(slowest) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        for opened in windows.next()?.iter().filter(|opened| is_followed(opened)) {
+        for opened in windows.look()?.iter().filter(|opened| is_followed(opened)) {
             if !is_enough(slowest) {
                 slowest.add(opened.recorded.explain(&opened.window)?);
             }

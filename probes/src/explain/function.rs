@@ -71,7 +71,7 @@ impl<'a> FunctionWindows<'a> {
     ///
     /// # Errors
     /// [`AttachError`] where the programs could not be told, or their counters not be read.
-    pub fn next(&mut self) -> Result<Vec<Opened>, AttachError> {
+    pub fn look(&mut self) -> Result<Vec<Opened>, AttachError> {
         thread::sleep(PASS);
         let mut marks = Vec::new();
         self.explainer.inner.state().pass(&mut |record| marks.extend(mark(record)));
@@ -85,7 +85,7 @@ impl<'a> FunctionWindows<'a> {
     /// Ends: windows that are still open are cut here.
     ///
     /// # Errors
-    /// As [`FunctionWindows::next`].
+    /// As [`FunctionWindows::look`].
     pub fn finish(mut self) -> Result<Vec<Opened>, AttachError> {
         let end_ns = crate::proc::monotonic_ns();
         let open = std::mem::take(&mut self.open);
