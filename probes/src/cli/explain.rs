@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use probes::explain::{ExplainError, Explainer, FunctionWindows, Opened, Options, Window};
+use probes::explain::{Explainer, FunctionWindows, Opened, Options, Window};
 use probes::symbolize::functions;
 use probes::target::Target;
 use reports::explain::{Explain, Form, one_line, render};
@@ -216,7 +216,7 @@ fn by_signal(
         if !wait_for(&signals, target, endings, deadline)? {
             break;
         }
-        let armed = explainer.arm(&[command.pid]).map_err(ExplainError::from)?;
+        let armed = explainer.arm(&[command.pid])?;
         let start_ns = probes::monotonic_ns();
         let has_closed = wait_for(&signals, target, endings, deadline)?;
         let end_ns = probes::monotonic_ns();
