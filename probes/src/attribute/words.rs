@@ -51,7 +51,10 @@ pub fn waits_for(walk: &Walk<'_>, tid: u32, by: u32, frames: &Frames) -> String 
 pub fn storage(walk: &Walk<'_>, span: &Span, cause: Cause, frames: &Frames) -> (String, Vec<String>) {
     let middle_ns = span.start_ns + (span.end_ns - span.start_ns) / 2;
     let synced = walk.facts.sync(span.tid, middle_ns).map(|sync| sync.device.as_str());
-    let device = synced.or_else(|| busiest(walk, span)).map(str::to_owned);
+    let commits = cause == Cause::JournalCommit;
+    let commit = walk.facts.commit(None, span.start_ns, span.end_ns).filter(|_| commits);
+    let committed = commit.map(|commit| commit.device.as_str());
+    let device = synced.or(committed).or_else(|| busiest(walk, span)).map(str::to_owned);
     let title = cause.entry().title;
     let detail = device.as_ref().map(|device| format!("on {device}")).unwrap_or_default();
     let mut links: Vec<String> = walk.call(span, frames).into_iter().collect();

@@ -1,6 +1,6 @@
 //! The bytes of one window, as they came out of the ring buffer.
 
-use probes_common::CpuCounters;
+use probes_common::{CpuCounters, Dirtied, Dirtier};
 
 use crate::interval::Seed;
 
@@ -23,6 +23,8 @@ pub struct Capture {
     pub cpus: u32,
     /// What the watched processes' threads did as it ended; true of its begin for those without an event.
     pub seeds: Vec<Seed>,
+    /// Pages that went dirty meanwhile.
+    pub dirtied: Vec<(Dirtier, Dirtied)>,
     /// Time that the processes' cgroups were held back by a CPU quota meanwhile.
     pub throttled_ns: u64,
     /// Time that the programs ran meanwhile.

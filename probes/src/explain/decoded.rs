@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use probes_common::{CALL_LANE, CpuCounters, Loss, SCHED_LANE};
 
 use super::capture::Capture;
+use super::devices::{DeviceNames, Devices};
 use crate::attribute::{Facts, Sample, Timelines};
 use crate::decode::{self, Decoder, Event, Record, UserSide};
+use crate::device::{self, DeviceRecord};
 use crate::gaps::GapFinder;
 use crate::unwind::ProcessStacks;
 
@@ -28,12 +30,13 @@ pub struct Decoded {
 struct Records {
     events: Vec<Record>,
     samples: Vec<Sample>,
+    devices: Vec<DeviceRecord>,
     undecodable: u64,
 }
 
 impl Decoded {
     /// Reads everything in `capture`; its user stacks go to `stacks`.
-    pub fn of(capture: &Capture, stacks: &mut ProcessStacks) -> Self {
+    pub fn of(capture: &Capture, stacks: &mut ProcessStacks, names: &mut dyn DeviceNames) -> Self {
         let mut finder = GapFinder::resuming(capture.start_ns, &capture.counters_before);
         let mut records = records(capture, &mut finder, stacks);
         for record in &mut records.events {
@@ -45,7 +48,11 @@ impl Decoded {
         let gaps = finder.end_pass(capture.end_ns, capture.end_ns, &capture.counters_after);
         let bounds = (capture.start_ns, capture.end_ns);
         let timelines = Timelines::of(bounds, &records.events, capture.seeds.clone(), &gaps, records.samples);
-        let facts = Facts { throttled_ns: capture.throttled_ns, ..Facts::default() };
+        records.devices.sort_by_key(|record| record.time_ns);
+        let mut devices = Devices::new(capture.start_ns, names);
+        records.devices.iter().for_each(|record| devices.take(record));
+        let facts = devices.finish(capture.end_ns, &capture.dirtied);
+        let facts = Facts { throttled_ns: capture.throttled_ns, ..facts };
         let (loss, lost) = losses(capture, records.undecodable);
         Self { timelines, facts, loss, lost }
     }
@@ -56,6 +63,14 @@ fn records(capture: &Capture, finder: &mut GapFinder, stacks: &mut ProcessStacks
     let mut found = Records::default();
     let lane = |lane: u32, cpu: u32| lane * capture.cpus + cpu;
     for bytes in capture.records() {
+        // Their numbers have holes that are filled later: only their counters tell of a loss.
+        if device::is_device(bytes) {
+            match device::decode(bytes) {
+                Ok(record) => found.devices.push(record),
+                Err(_) => found.undecodable += 1,
+            }
+            continue;
+        }
         match decoder.decode(bytes) {
             Ok(decode::Decoded::Event(record)) => {
                 finder.note(lane(SCHED_LANE, record.cpu), record.sequence, record.time_ns);

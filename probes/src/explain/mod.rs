@@ -21,7 +21,9 @@
 
 mod capture;
 mod decoded;
+mod devices;
 mod function;
+mod lookup;
 mod quota;
 mod state;
 mod worker;

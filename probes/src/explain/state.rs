@@ -1,10 +1,11 @@
 //! The attached programs, and the window that they record, if any.
 
+use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Loss};
+use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Loss};
 
 use super::capture::Capture;
 use super::quota::throttled_ns;
@@ -39,13 +40,14 @@ struct Opened {
     recursion_misses: u64,
     run_ns: u64,
     throttled_ns: u64,
+    dirtied: Vec<(Dirtier, Dirtied)>,
 }
 
 impl State {
     /// Attaches; nothing is recorded yet.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
         let mut plan = Plan::new(options.ring_bytes, None);
-        plan.groups = vec![Group::Interrupts, Group::Sched];
+        plan = plan.with(&[Group::Block, Group::Journal, Group::Dirty]);
         let mut probes = Probes::attach(&plan)?;
         probes.count_runs()?;
         let clock = probes.clock(SAMPLE_PERIOD_NS)?;
@@ -89,6 +91,7 @@ impl State {
             capture,
             recursion_misses,
             run_ns: self.run_ns(),
+            dirtied: self.probes.dirtied(),
             throttled_ns: pids.iter().map(|pid| throttled_ns(*pid)).sum(),
         };
         self.window.insert(opened).capture.start_ns = proc::monotonic_ns();
@@ -137,6 +140,7 @@ impl State {
         capture.overhead_ns = self.run_ns().saturating_sub(opened.run_ns);
         let throttled: u64 = capture.pids.iter().map(|pid| throttled_ns(*pid)).sum();
         capture.throttled_ns = throttled.saturating_sub(opened.throttled_ns);
+        capture.dirtied = grown(&opened.dirtied, self.probes.dirtied());
         capture.attach = self.probes.hooks();
         Ok(opened.capture)
     }
@@ -194,4 +198,28 @@ pub fn read_while_armed(state: &Mutex<State>, changed: &Condvar) {
 fn seeds(pids: &[u32]) -> Vec<Seed> {
     let mut instruction = |_, ip, _: crate::unwind::Stack<'_>| UserSide { ip, stack: None };
     pids.iter().flat_map(|pid| proc::seeds(*pid, &mut instruction).unwrap_or_default()).collect()
+}
+
+/// By how much the counts have grown: they go on from window to window.
+fn grown(before: &[(Dirtier, Dirtied)], after: Vec<(Dirtier, Dirtied)>) -> Vec<(Dirtier, Dirtied)> {
+    let key = |dirtier: &Dirtier| (dirtier.inode, dirtier.device, dirtier.tgid);
+    let known: HashMap<_, u64> =
+        before.iter().map(|(dirtier, dirtied)| (key(dirtier), dirtied.pages)).collect();
+    let grow = |(dirtier, dirtied): (Dirtier, Dirtied)| {
+        let pages = dirtied.pages.saturating_sub(known.get(&key(&dirtier)).copied().unwrap_or(0));
+        (dirtier, Dirtied { pages, ..dirtied })
+    };
+    after.into_iter().map(grow).filter(|(_, dirtied)| dirtied.pages > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_went_on_from_an_earlier_window_are_told_by_their_growth() {
+        let count = |inode, pages| (Dirtier { inode, device: 1, tgid: 2 }, Dirtied { pages, comm: [0; 16] });
+        let told = grown(&[count(5, 10), count(6, 3)], vec![count(5, 12), count(6, 3), count(7, 1)]);
+        assert_eq!(told, [count(5, 2), count(7, 1)]);
+    }
 }

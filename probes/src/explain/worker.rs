@@ -10,6 +10,7 @@ use reports::explain::Explain;
 
 use super::capture::Capture;
 use super::decoded::Decoded;
+use super::lookup::Lookup;
 use super::{ExplainError, REACH_NS};
 use crate::aggregate::Names;
 use crate::attribute::{self, Surroundings, Window};
@@ -37,10 +38,11 @@ impl Worker {
             .name("forkd-names".to_owned())
             .spawn(move || {
                 let mut names = Symbolizer::new(ProcessStacks::default());
+                let mut lookup = Lookup::default();
                 // Reads the kernel's symbols, so that the first window need not wait for that.
                 names.kernel(&[0]);
                 while let Ok(job) = todo.recv() {
-                    work(&mut names, job);
+                    work(&mut names, &mut lookup, job);
                 }
             })
             .map_err(|source| AttachError::System {
@@ -75,25 +77,28 @@ impl Worker {
 }
 
 /// Whoever asked may be gone by now: then nobody wants the answer.
-fn work(names: &mut Symbolizer, job: Job) {
+fn work(names: &mut Symbolizer, lookup: &mut Lookup, job: Job) {
     match job {
         Job::Look { pids, reply } => {
+            names.stacks_mut().forget_ended();
             let look = |pid: &u32| (*pid, names.stacks_mut().look_at(*pid));
             let _ = reply.send(pids.iter().map(look).collect());
         }
         Job::Explain { capture, window, warning, reply } => {
-            let _ = reply.send(explain(names, &capture, &window, warning));
+            let _ = reply.send(explain(names, lookup, &capture, &window, warning));
         }
     }
 }
 
 fn explain(
     names: &mut Symbolizer,
+    lookup: &mut Lookup,
     capture: &Capture,
     window: &Window,
     warning: Option<&'static str>,
 ) -> Explain {
-    let decoded = Decoded::of(capture, names.stacks_mut());
+    lookup.refresh();
+    let decoded = Decoded::of(capture, names.stacks_mut(), lookup);
     let mut warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
     warnings.extend(hidden_kernel_symbols());
     let around = Surroundings {

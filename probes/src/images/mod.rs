@@ -189,6 +189,11 @@ impl Images {
         self.all.get(place.mapping? as usize)
     }
 
+    /// Whether the process has not ended; another one of the same id is not it.
+    pub fn is_alive(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| fs::metadata(folder(process).join("stat")).is_ok())
+    }
+
     /// The files that are mapped at present, each once, with the path as the process sees it.
     pub fn files(&self) -> impl Iterator<Item = (&str, &File)> {
         let mut seen = std::collections::HashSet::new();

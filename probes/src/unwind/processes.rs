@@ -40,6 +40,11 @@ impl ProcessStacks {
         self.process(sample.tgid).take(sample);
     }
 
+    /// Forgets processes that have ended, whose files would stay open.
+    pub fn forget_ended(&mut self) {
+        self.0.retain(|_, stacks| stacks.images().is_alive());
+    }
+
     /// Looks at what a process has mapped now, and gives where its code lies.
     pub fn look_at(&mut self, pid: u32) -> [CodeSpan; CODE_SPANS] {
         match self.0.entry(pid) {
