@@ -14,6 +14,7 @@ pub mod host;
 pub mod interrupt;
 pub mod judge;
 pub mod power;
+pub mod probe_cost;
 pub mod progress;
 pub mod site;
 pub mod summary;

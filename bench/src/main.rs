@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bench::interrupt::Interrupt;
 use bench::progress::say;
-use bench::{Error, floor, power, sweep};
+use bench::{Error, floor, power, probe_cost, sweep};
 use clap::Parser;
 
 mod cli;
@@ -41,6 +41,8 @@ async fn run(cli: cli::Cli) -> anyhow::Result<u8> {
         cli::Command::Floor(arguments) => floor::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Power(arguments) => power::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Trend(arguments) => arguments.run()?,
+        cli::Command::ProbeCost(arguments) => probe_cost::run(&arguments.request())?,
+        cli::Command::ProbeCostLoad => probe_cost::load::work(),
         cli::Command::Gate(arguments) => return Ok(arguments.run(&mut interrupt).await?),
     }
     Ok(0)

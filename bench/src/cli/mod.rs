@@ -3,6 +3,7 @@
 mod floor;
 mod gate;
 mod power;
+mod probe_cost;
 mod sweep;
 mod trend;
 
@@ -39,6 +40,12 @@ pub enum Command {
     /// Where the pause changed over a series of stored runs: advice, not a verdict
     #[command(after_help = EXIT_CODES)]
     Trend(trend::TrendArgs),
+    /// What forkd-probe costs the threads of the host, beside the tools that do the same
+    #[command(name = "probe-cost", after_help = EXIT_CODES)]
+    ProbeCost(probe_cost::ProbeCostArgs),
+    /// The load of which two tools must see the same: for probe-cost itself
+    #[command(name = "probe-cost-load", hide = true)]
+    ProbeCostLoad,
 }
 
 /// The programs that a command runs, found.

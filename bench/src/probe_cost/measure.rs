@@ -1,0 +1,183 @@
+//! The measurements, one after the other.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use reports::offcpu::OffCpu;
+
+use super::load::{Load, WORKER};
+use super::tool::{Cost, Kind, Running, Tool};
+use super::{Gathered, Measure, Settings, pause};
+use crate::Error;
+use crate::progress::say;
+
+/// From the start of a load, or of a tool on it, until it is measured.
+const SETTLE_MS: u64 = 300;
+
+/// Everything.
+pub fn all(tools: &[Tool], settings: &Settings, gathered: &mut Gathered) -> Result<(), Error> {
+    for round in 1..=settings.rounds {
+        say(format_args!("round {round} of {}", settings.rounds));
+        // Each tool is first once in as many rounds as there are tools.
+        let first = round as usize % tools.len();
+        for tool in tools[first..].iter().chain(&tools[..first]) {
+            unwatched(tool, settings, round, gathered)?;
+            watched(tool, settings, round, gathered)?;
+        }
+        agreement(tools, round, gathered)?;
+    }
+    for round in 1..=settings.rounds {
+        storm(&tools[0], settings, round, gathered)?;
+    }
+    million_stacks(gathered);
+    Ok(())
+}
+
+/// Switches of others, while a process that sleeps is watched; and how long it took to attach, on a quiet host.
+fn unwatched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+    let idle = Load::idle()?;
+    let running = tool.start(idle.pid())?;
+    gathered.add(Measure::AttachedMs, tool.kind, round, running.attached_after.as_secs_f64() * 1e3);
+    let load = Load::switches(false, false)?;
+    let cost = over(&running, settings);
+    drop(load);
+    let left = running.stop()?;
+    let ours = if tool.kind == Kind::Probe { Some(left.report()?) } else { None };
+    costs(
+        (Measure::UnwatchedNs, Measure::UnwatchedSwitchNs),
+        tool.kind,
+        round,
+        cost,
+        ours.as_ref(),
+        gathered,
+    );
+    Ok(())
+}
+
+/// Switches of the watched process.
+fn watched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+    let load = Load::switches(true, false)?;
+    pause(SETTLE_MS);
+    let running = tool.start(load.pid())?;
+    let cost = over(&running, settings);
+    let left = running.stop()?;
+    drop(load);
+    gathered.add(Measure::PeakMib, tool.kind, round, left.peak_kib as f64 / 1024.0);
+    let ours = if tool.kind == Kind::Probe { Some(left.report()?) } else { None };
+    costs((Measure::WatchedNs, Measure::WatchedSwitchNs), tool.kind, round, cost, ours.as_ref(), gathered);
+    Ok(())
+}
+
+/// What the programs cost in the window.
+fn over(running: &Running, settings: &Settings) -> Cost {
+    pause(SETTLE_MS);
+    let before = running.cost();
+    pause(settings.window_ms);
+    let after = running.cost();
+    Cost { runs: after.runs - before.runs, all_ns: after.all_ns - before.all_ns }
+}
+
+/// Time by switch. A peer has one program; ours says of each of its own what it cost.
+fn costs(
+    (all, switch): (Measure, Measure),
+    tool: Kind,
+    round: u32,
+    cost: Cost,
+    ours: Option<&OffCpu>,
+    gathered: &mut Gathered,
+) {
+    if cost.runs == 0 {
+        return;
+    }
+    let mean = |ns: u64, runs: u64| ns as f64 / runs as f64;
+    let all_ns = mean(cost.all_ns, cost.runs);
+    let programs = ours.and_then(|report| report.cost.as_ref()).map(|cost| cost.programs.as_slice());
+    let program = programs.unwrap_or_default().iter().find(|program| program.name.contains("switch"));
+    let switch_ns = program
+        .filter(|program| program.runs > 0)
+        .map_or(all_ns, |program| mean(program.run_ns, program.runs));
+    gathered.add(all, tool, round, all_ns);
+    gathered.add(switch, tool, round, switch_ns);
+}
+
+/// Ours and offcputime on the same threads, which begin after both have attached and end before either ends.
+fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+    let tool = |kind| tools.iter().find(move |tool| tool.kind == kind);
+    let (Some(probe), Some(peer)) = (tool(Kind::Probe), tool(Kind::Offcputime)) else { return Ok(()) };
+    let mut load = Load::held()?;
+    let (ours, theirs) = (probe.start(load.pid())?, peer.start(load.pid())?);
+    pause(SETTLE_MS);
+    load.work_through();
+    pause(SETTLE_MS);
+    let (ours, theirs) = (ours.stop()?.report()?, theirs.stop()?);
+    let workers = ours.threads.iter().filter(|thread| thread.comm == WORKER);
+    let ours_ns: u64 = workers.map(|thread| thread.off_cpu_ns).sum();
+    let theirs_ns = theirs.offcputime_us(WORKER) * 1000;
+    if theirs_ns > 0 {
+        gathered.add(Measure::Agreement, Kind::Probe, round, ours_ns as f64 / theirs_ns as f64);
+    }
+    Ok(())
+}
+
+/// As many switches as one CPU makes, and whether any was lost.
+fn storm(probe: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+    let load = Load::switches(true, true)?;
+    pause(SETTLE_MS);
+    // taskset has become perf by now.
+    let running = probe.start(load.pid())?;
+    pause(settings.window_ms);
+    let report = running.stop()?.report()?;
+    let switches: u64 = report.threads.iter().map(|thread| thread.switches).sum();
+    let rate = switches as f64 / (report.window_ns as f64 / 1e9);
+    gathered.add(Measure::SwitchesPerSecond, Kind::Probe, round, rate);
+    let lost = report.loss.get("ring_full").copied().unwrap_or(0);
+    gathered.add(Measure::Lost, Kind::Probe, round, lost as f64);
+    Ok(())
+}
+
+/// The benchmark of the crate `probes`, where it has been built.
+fn million_stacks(gathered: &mut Gathered) {
+    let build = "build it (cargo bench -p probes --bench report --no-run)";
+    let Some(program) = built_bench() else {
+        return gathered.skipped.push(format!("the million stacks are left out: {build}"));
+    };
+    let output = Command::new(program).arg("--bench").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    for (round, seconds) in text.lines().filter_map(seconds).enumerate() {
+        gathered.add(Measure::MillionStacksS, Kind::Probe, round as u32 + 1, seconds);
+    }
+}
+
+/// `run N: ... stacks: 1.23s, ...`.
+fn seconds(line: &str) -> Option<f64> {
+    let took = line.strip_prefix("run ")?.split_once(" stacks: ")?.1.split(',').next()?;
+    match took.strip_suffix("ms") {
+        Some(ms) => ms.parse::<f64>().ok().map(|ms| ms / 1e3),
+        None => took.strip_suffix('s')?.parse().ok(),
+    }
+}
+
+/// The newest of the programs that cargo has put beside this one.
+fn built_bench() -> Option<PathBuf> {
+    let itself = std::env::current_exe().ok()?;
+    let entries = std::fs::read_dir(itself.parent()?.join("deps")).ok()?;
+    let is_bench = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("report-") && path.extension().is_none()
+    };
+    let programs = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_bench(path));
+    programs.max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn the_benchmarks_lines_are_read() {
+        let line = "run 1: 1000000 waits in 20000 stacks: 1.23s, 1.10s of them on a CPU (5 bytes of SVG)";
+        assert_eq!(seconds(line), Some(1.23));
+        assert_eq!(seconds(&line.replace("1.23s", "830.50ms")), Some(0.8305));
+        assert_eq!(seconds("median 1.2s, slowest 2s"), None);
+    }
+}
