@@ -283,29 +283,36 @@ fn section(bytes: &[u8], header_len: usize, offset: u32, length: u32) -> Result<
     bytes.get(start..start.saturating_add(length as usize)).ok_or(BtfError::OutOfBounds(start))
 }
 
+/// For the fuzz target: a structure in a structure.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn samples() -> Vec<Vec<u8>> {
+    vec![sample()]
+}
+
+/// `struct task { int pid; struct { int tgid; }; }`, written by hand.
+#[cfg(any(test, feature = "fuzzing"))]
+fn sample() -> Vec<u8> {
+    let strings = b"\0int\0task\0pid\0tgid\0";
+    let mut types: Vec<u32> = Vec::new();
+    types.extend([1, KIND_INT << 24, 4, 32]);
+    types.extend([0, KIND_STRUCT << 24 | 1, 4, 14, 1, 0]);
+    types.extend([5, KIND_STRUCT << 24 | 2, 8, 10, 1, 0, 0, 2, 32]);
+    let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut bytes = MAGIC.to_ne_bytes().to_vec();
+    bytes.extend([1, 0]);
+    for word in [24, 0, type_bytes.len() as u32, type_bytes.len() as u32, strings.len() as u32] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(type_bytes);
+    bytes.extend(strings);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// `struct task { int pid; struct { int tgid; }; }`, written by hand.
-    fn sample() -> Vec<u8> {
-        let strings = b"\0int\0task\0pid\0tgid\0";
-        let mut types: Vec<u32> = Vec::new();
-        types.extend([1, KIND_INT << 24, 4, 32]);
-        types.extend([0, KIND_STRUCT << 24 | 1, 4, 14, 1, 0]);
-        types.extend([5, KIND_STRUCT << 24 | 2, 8, 10, 1, 0, 0, 2, 32]);
-        let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let mut bytes = MAGIC.to_ne_bytes().to_vec();
-        bytes.extend([1, 0]);
-        for word in [24, 0, type_bytes.len() as u32, type_bytes.len() as u32, strings.len() as u32] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        bytes.extend(type_bytes);
-        bytes.extend(strings);
-        bytes
-    }
 
     #[test]
     fn a_field_is_found_directly_and_inside_an_anonymous_structure() {

@@ -60,7 +60,7 @@ impl GapFinder {
             self.found.push(gap);
         }
         let slot = self.cpu(cpu as usize);
-        slot.next_sequence = slot.next_sequence.max(sequence + 1);
+        slot.next_sequence = slot.next_sequence.max(sequence.saturating_add(1));
         slot.last_ns = time_ns;
     }
 

@@ -242,7 +242,7 @@ impl<A: Analysis> Consumer for Pipeline<A> {
         let Finished { notes, unpaired } =
             self.builder.finish(ending.end_ns, &ending.ran_ns, &mut |interval| analysis.interval(interval));
         loss.insert("unpaired_switches".to_owned(), unpaired);
-        let attempted = ending.counters.iter().map(|cpu| cpu.attempted).sum();
+        let attempted = total(ending.counters.iter().map(|cpu| cpu.attempted));
         let Ending { end_ns, programs, maps, .. } = ending;
         let received = self.received;
         Gathered { end_ns, analysis, notes, loss, user, programs, received, attempted, maps }
@@ -251,16 +251,14 @@ impl<A: Analysis> Consumer for Pipeline<A> {
 
 /// Records that were begun, and neither came nor were counted as lost.
 pub fn unaccounted(counters: &[CpuCounters], received: u64) -> u64 {
-    let expected = counters
-        .iter()
-        .map(|cpu| cpu.attempted.saturating_sub(cpu.lost[Loss::RingFull as usize]))
-        .sum::<u64>();
+    let written = |cpu: &CpuCounters| cpu.attempted.saturating_sub(cpu.lost[Loss::RingFull as usize]);
+    let expected = total(counters.iter().map(written));
     expected.saturating_sub(received)
 }
 
 /// Events not recorded, by cause, as far as the kernel side and the reader of its records can tell.
 pub fn losses(ending: &Ending, received: u64) -> BTreeMap<String, u64> {
-    let lost = |cause: Loss| ending.counters.iter().map(|cpu| cpu.lost[cause as usize]).sum();
+    let lost = |cause: Loss| total(ending.counters.iter().map(|cpu| cpu.lost[cause as usize]));
     let mut loss: BTreeMap<String, u64> =
         Loss::ALL.iter().map(|cause| (cause.name().to_owned(), lost(*cause))).collect();
     let ours = [
@@ -270,4 +268,9 @@ pub fn losses(ending: &Ending, received: u64) -> BTreeMap<String, u64> {
     ];
     loss.extend(ours.map(|(cause, count)| (cause.to_owned(), count)));
     loss
+}
+
+/// Counts from a file may be anything.
+pub fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }

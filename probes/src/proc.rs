@@ -274,6 +274,13 @@ fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
     Some((number, arguments))
 }
 
+/// For the fuzz target: as each of a thread's files.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_all(text: &str) {
+    let _ =
+        (parse_stat(text), name_state_start(text), parse_stack(text), parse_syscall(text), parse_call(text));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 pub mod exposition;
 mod loop_ext4;
+pub mod mutate;
 mod need;
 
 pub use loop_ext4::{LoopExt4, run as run_command};

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::host::tools;
 
 /// How long a tool may take to attach, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a starting tool is looked at.
 const LOOK: Duration = Duration::from_millis(1);
 

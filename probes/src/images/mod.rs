@@ -241,6 +241,14 @@ impl Images {
     }
 }
 
+/// For the fuzz target: every line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_maps(text: &str) {
+    for line in text.lines() {
+        let _ = maps::parse(line);
+    }
+}
+
 /// `map_files` leads to the mapped file itself, even if deleted, but needs CAP_SYS_ADMIN; `root` leads
 /// through the process's own mounts.
 fn open(process: &Path, line: &maps::Line) -> Option<Arc<File>> {

@@ -4,7 +4,7 @@
 //! of the kernel).
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The file, if the process has one; held open, because it may go with the process.
@@ -26,7 +26,12 @@ impl PerfMap {
     pub fn name(&self, address: u64) -> Option<String> {
         let mut file = self.0.as_ref()?;
         file.seek(SeekFrom::Start(0)).ok()?;
-        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        Self::name_in(file, address)
+    }
+
+    /// The same in the contents of such a file.
+    pub fn name_in(contents: impl Read, address: u64) -> Option<String> {
+        let lines = BufReader::new(contents).lines().map_while(Result::ok);
         lines.filter_map(|line| holding(&line, address)).last()
     }
 }

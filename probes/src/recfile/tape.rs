@@ -14,7 +14,7 @@ use super::facts::{ClosingFacts, Fact, Module, OpeningFacts, UserName};
 use super::seen::Seen;
 use crate::decode::{self, UserSide};
 use crate::images::Images;
-use crate::pipeline::{Consumer, Ending, Gathered, Pass, losses};
+use crate::pipeline::{Consumer, Ending, Gathered, Pass, losses, total};
 use crate::symbolize::{Namer, Places, build_id, hidden_kernel_symbols};
 use crate::unwind::ProcessStacks;
 
@@ -262,7 +262,7 @@ impl Consumer for Counted {
     fn finish(self, ending: Ending, user: ProcessStacks) -> Gathered<()> {
         let Self { received } = self;
         let loss = losses(&ending, received);
-        let attempted = ending.counters.iter().map(|cpu| cpu.attempted).sum();
+        let attempted = total(ending.counters.iter().map(|cpu| cpu.attempted));
         let Ending { end_ns, programs, maps, .. } = ending;
         let notes = Vec::new();
         Gathered { end_ns, analysis: (), notes, loss, user, programs, received, attempted, maps }

@@ -156,6 +156,14 @@ fn named(region: &Region, address: u64) -> Home {
     Home::Mapping { name: region.path.clone(), offset: address - region.start + region.file_offset }
 }
 
+/// For the fuzz target: every line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_maps(text: &str) {
+    for line in text.lines() {
+        let _ = parse(line);
+    }
+}
+
 fn parse(line: &str) -> Option<Region> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;

@@ -24,6 +24,15 @@ pub use walk::{Modules, Walk};
 
 use crate::images::Place;
 
+/// For the fuzz target: the analysis of a function's code, from each of its ends.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn analyse(bytes: &[u8], at: u64) {
+    let code = offsets::Code { start: 0x40_1000, bytes };
+    let ip = code.start.wrapping_add(at);
+    let entry = offsets::from_entry(code, At::After(ip)).or(offsets::from_entry(code, At::Next(ip)));
+    let _ = offsets::agreed(entry, offsets::to_return(code, ip));
+}
+
 /// The most frames of one stack; deeper ones are truncated.
 pub const MAX_DEPTH: usize = 256;
 
