@@ -28,6 +28,8 @@ pub struct Drain<C> {
     pids: Vec<u32>,
     user: ProcessStacks,
     passes: u64,
+    /// How long the next pass is waited for.
+    rest: Duration,
     received: u64,
     consumer: C,
 }
@@ -35,12 +37,12 @@ pub struct Drain<C> {
 impl<C: Consumer> Drain<C> {
     /// Takes over `probes`, which are armed for `pids`, and the user stacks of these.
     pub const fn new(probes: Probes, pids: Vec<u32>, user: ProcessStacks, consumer: C) -> Self {
-        Self { probes, pids, user, passes: 0, received: 0, consumer }
+        Self { probes, pids, user, passes: 0, rest: PASS, received: 0, consumer }
     }
 
     /// Reads until `stop` is told to, or hung up.
     pub fn run(mut self, stop: &Receiver<()>) -> Result<C::Made, AttachError> {
-        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(PASS) {
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(self.rest) {
             self.pass()?;
             self.look_at_maps()?;
         }
@@ -51,7 +53,7 @@ impl<C: Consumer> Drain<C> {
         let begun_ns = proc::monotonic_ns();
         let counters = self.probes.counters()?;
         let Self { probes, user, received, consumer, .. } = self;
-        probes.drain(|bytes| {
+        let is_empty = probes.drain(|bytes| {
             *received += 1;
             if let Some(sample) = decode::user_stack(bytes) {
                 user.take(&sample);
@@ -61,6 +63,7 @@ impl<C: Consumer> Drain<C> {
         let pass = Pass { begun_ns, ended_ns: proc::monotonic_ns(), counters };
         self.consumer.end_pass(&pass, &self.user);
         self.passes += 1;
+        self.rest = if is_empty { PASS } else { Duration::ZERO };
         Ok(pass)
     }
 

@@ -91,6 +91,8 @@ impl Plan {
 
 /// The groups of [`Group::Throttle`].
 const THROTTLES: [Group; 2] = [Group::Throttle(Rung::Fentry), Group::Throttle(Rung::Kprobe)];
+/// What the ring buffer puts before each record (kernel/bpf/ringbuf.c, `BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER: usize = 8;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -136,6 +138,7 @@ pub struct Probes {
     switch: Switch,
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
+    ring_bytes: u32,
     /// Reads the registers of sleeping threads; `None` where the kernel has no iterator over tasks.
     sleepers: Option<File>,
     /// Holds the kernel's run-time statistics on.
@@ -195,6 +198,7 @@ impl Probes {
             switch,
             counters,
             events,
+            ring_bytes: plan.ring_bytes,
             sleepers,
             statistics: None,
         })
@@ -277,11 +281,17 @@ impl Probes {
         Ok(counters)
     }
 
-    /// Hands every record that is ready to `take`, in the order in which they were reserved.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
-        while let Some(record) = self.events.next() {
+    /// Hands every record that was ready as this began to `take`, in the order in which they were reserved; of
+    /// those that came meanwhile as many as there is room for in the ring buffer, so that this ends also where
+    /// they come faster than they are taken. False where more may be ready.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> bool {
+        let mut taken_bytes = 0;
+        while taken_bytes < self.ring_bytes as usize {
+            let Some(record) = self.events.next() else { return true };
+            taken_bytes += record.len() + RECORD_HEADER;
             take(&record);
         }
+        false
     }
 
     /// What each program has cost, as the kernel counts it; empty unless that was asked for.
