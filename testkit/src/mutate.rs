@@ -55,7 +55,9 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
             let part = bytes[at.min(bytes.len())..].to_vec();
             bytes.extend(&part[..part.len().min(64)]);
         }
-        5 if length > 0 => drop(bytes.remove(at)),
+        5 if length > 0 => {
+            bytes.remove(at);
+        }
         _ => {
             let other = seeds.get(random.below(seeds.len().max(1) as u64) as usize);
             let from = other.map_or(&[][..], |other| &other[at.min(other.len())..]);
@@ -87,8 +89,13 @@ mod tests {
 
     #[test]
     fn every_input_is_tried_and_a_panic_is_found() {
-        let counts =
-            Target { name: "counts", body: |_| drop(RUNS.fetch_add(1, Ordering::Relaxed)), seeds: one };
+        let counts = Target {
+            name: "counts",
+            body: |_| {
+                RUNS.fetch_add(1, Ordering::Relaxed);
+            },
+            seeds: one,
+        };
         run(&counts, 100);
         // Nothing, the seed, three cuts of it, and the damaged ones.
         assert_eq!(RUNS.load(Ordering::Relaxed), 105);
