@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use super::{cpio, modules};
 use crate::process;
@@ -173,7 +174,7 @@ impl Image {
 
     /// Deletes copies of the same program as it was before; one that stays costs only space.
     fn forget_older(&self, program: &Path, newest: &Path) {
-        let prefix = format!("{}-", program.file_name().unwrap_or_default().to_string_lossy());
+        let prefix = format!("{}-", place_name(program));
         let Ok(entries) = fs::read_dir(&self.stripped) else { return };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -187,8 +188,15 @@ impl Image {
 
 /// A name that changes when the program does.
 fn copy_name(program: &Path, metadata: &Metadata) -> String {
+    format!("{}-{:x}-{:x}-{:x}", place_name(program), metadata.ino(), metadata.mtime_nsec(), metadata.len())
+}
+
+/// A name that programs in other folders do not have.
+fn place_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    format!("{name}-{:x}-{:x}-{:x}", metadata.ino(), metadata.mtime_nsec(), metadata.len())
+    let folder = program.parent().unwrap_or(Path::new("/")).as_os_str().as_encoded_bytes();
+    let digest = format!("{:x}", Sha256::digest(folder));
+    format!("{name}-{}", &digest[..8])
 }
 
 /// The shared libraries of a program, its loader included; none where it is static.
@@ -225,6 +233,21 @@ fn parse_ldd(said: &str) -> Result<BTreeSet<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_of_programs_of_one_name_are_kept_apart_and_those_of_one_program_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = Image { stripped: folder.path().to_owned(), ..Image::default() };
+        let keep = |path: &str, version: &str| {
+            let copy = folder.path().join(format!("{}-{version}", place_name(Path::new(path))));
+            fs::write(&copy, "").unwrap();
+            copy
+        };
+        let (other, older) = (keep("/b/tool", "1-1-1"), keep("/a/tool", "1-1-1"));
+        let newest = keep("/a/tool", "1-2-1");
+        image.forget_older(Path::new("/a/tool"), &newest);
+        assert!(other.exists() && newest.exists() && !older.exists());
+    }
 
     #[test]
     fn libraries_are_read_from_what_ldd_prints() {

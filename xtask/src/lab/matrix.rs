@@ -28,7 +28,6 @@ pub const SUITES: &[Suite] = &[
     quick("probes::offcpu", "offcpu::dropped_session_leaves_nothing_loaded"),
     quick("probes::futex", "futex::thread_parked_through_the_window_was_woken_by_nobody"),
     quick("probes::syscalls", "syscalls::threads_time_is_whole"),
-    quick("probes::stacks", "stacks::sleeper_and_spinner_are_seen_as_what_they_are"),
     quick("forkd::e2e", "memory::stage_diff"),
     quick("forkd::e2e", "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox"),
     Suite { only_on: Some("6.12"), ..quick("forkd::e2e", "linux::") },
