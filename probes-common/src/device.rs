@@ -315,7 +315,7 @@ pub struct Dirtier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Dirtied {
-    /// Pages of 4 KiB that went from clean to dirty.
+    /// Pages of 4 KiB that went from clean to dirty, all of a folio at once.
     pub pages: u64,
     /// The name of the first thread of the process that dirtied one.
     pub comm: [u8; COMM_LEN],

@@ -14,6 +14,7 @@ use crate::oncpu;
 use crate::proc::{self, monotonic_ns};
 use crate::recording::Options;
 use crate::symbolize::hidden_kernel_symbols;
+use crate::wbt;
 
 /// Files of one line that decide over what may be recorded.
 const SETTINGS: [(&str, &str); 5] = [
@@ -51,6 +52,7 @@ fn commands() -> Vec<Trial> {
         trial("offcpu", record(None)),
         trial("futex", record(Some(CallFilter::Futex))),
         trial("syscalls", record(Some(CallFilter::All))),
+        trial("wbt", || throttling().map_err(|error| told(&error))),
         trial("io", || block_io().map_err(|error| told(&error))),
         trial("oncpu", || oncpu::try_to_open().map_err(|error| told(&error))),
         trial("stacks", stacks),
@@ -60,6 +62,12 @@ fn commands() -> Vec<Trial> {
 /// Without some of its programs `io` goes on with less.
 fn block_io() -> Result<Option<String>, AttachError> {
     let plan = Plan::devices(Options::default().ring_bytes, &io::GROUPS);
+    Ok(io::refused(Probes::attach(&plan)?.refused()))
+}
+
+/// Where no function can be probed, `wbt` finds waits by stacks.
+fn throttling() -> Result<Option<String>, AttachError> {
+    let plan = Plan::new(Options::default().ring_bytes, None).with(&wbt::GROUPS);
     Ok(io::refused(Probes::attach(&plan)?.refused()))
 }
 

@@ -40,6 +40,7 @@ pub mod symbolize;
 pub mod syscalls;
 pub mod target;
 pub mod unwind;
+pub mod wbt;
 
 pub use error::{AttachError, Fault, FinishError};
 pub use proc::monotonic_ns;

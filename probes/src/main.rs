@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Offcpu(command) => cli::offcpu::run(command),
         Command::Futex(command) => cli::futex::run(command),
         Command::Syscalls(command) => cli::syscalls::run(command),
+        Command::Wbt(command) => cli::wbt::run(command),
         Command::Io(command) => cli::io::run(command),
         Command::Doctor(command) => cli::doctor::run(command),
         Command::Oncpu(command) => cli::oncpu::run(command),

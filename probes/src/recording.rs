@@ -55,6 +55,8 @@ pub struct Start {
     pub start_ns: u64,
     /// The system calls that threads were in; empty where no calls are recorded.
     pub calls: Vec<SeedCall>,
+    /// What the events come from, as `kind/name`.
+    pub hooks: Vec<String>,
 }
 
 /// What every report begins with.
@@ -128,7 +130,7 @@ impl Begun {
         probes.switch().on(options.scope)?;
         let start_ns = proc::monotonic_ns();
         let mut seeds = Vec::new();
-        let mut start = Start { start_ns, calls: Vec::new() };
+        let mut start = Start { start_ns, calls: Vec::new(), hooks: hooks.clone() };
         let registers = probes.sleepers();
         for pid in &pids {
             let stacks = user.process(*pid);

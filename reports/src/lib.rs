@@ -23,5 +23,6 @@ pub mod sweep;
 pub mod syscalls;
 pub mod text;
 pub mod units;
+pub mod wbt;
 
 pub use format::{Format, RenderError};

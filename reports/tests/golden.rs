@@ -124,6 +124,14 @@ fn block_io_table_and_stacks() {
 }
 
 #[test]
+fn writeback_throttling_table_and_stacks() {
+    let table = drawn!(wbt, Wbt, Format::Table);
+    fits(&table);
+    check("wbt.txt", &table, lines);
+    check("wbt.folded", &drawn!(wbt, Wbt, Format::Folded), lines);
+}
+
+#[test]
 fn samples_table_and_stacks() {
     let table = drawn!(oncpu, OnCpu, Format::Table);
     fits(&table);

@@ -21,6 +21,8 @@ pub enum Need {
     LinuxGuest,
     /// A loop device and `mkfs.ext4` to put a file system on it.
     LoopExt4,
+    /// Writeback throttling on loop devices.
+    WritebackThrottling,
     /// `systemd-analyze`, which checks units without running systemd.
     SystemdAnalyze,
 }
@@ -44,6 +46,7 @@ impl Need {
             Self::OrdinaryGuests => missing_hardware_virtualisation(),
             Self::LinuxGuest => missing_linux_guest(),
             Self::LoopExt4 => missing_loop_ext4(),
+            Self::WritebackThrottling => missing_writeback_throttling(),
             Self::SystemdAnalyze => on_path("systemd-analyze")
                 .is_none()
                 .then(|| "needs systemd-analyze on PATH (apt-get install systemd)".to_owned()),
@@ -93,6 +96,13 @@ fn missing_loop_ext4() -> Option<String> {
         .into_iter()
         .find(|tool| on_path(tool).is_none())
         .map(|tool| format!("needs {tool} on PATH (apt-get install e2fsprogs util-linux mount)"))
+}
+
+fn missing_writeback_throttling() -> Option<String> {
+    const TARGET: &str = "/sys/block/loop0/queue/wbt_lat_usec";
+    let target = fs::read_to_string(TARGET).unwrap_or_default();
+    let is_on = target.trim().parse().is_ok_and(|microseconds: u64| microseconds > 0);
+    (!is_on).then(|| format!("needs writeback throttling on loop devices ({TARGET} above 0)"))
 }
 
 /// The first file of that name in the folders of `PATH`, then in `/usr/sbin`.

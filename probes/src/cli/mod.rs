@@ -13,6 +13,7 @@ pub mod record;
 pub mod report;
 pub mod stacks;
 pub mod syscalls;
+pub mod wbt;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,9 @@ pub enum Command {
     /// A report on a file that `record` wrote, here or elsewhere
     #[command(after_help = EXIT_CODES)]
     Report(report::Report),
+    /// Writeback throttling: who is held back where and for how long, and whose dirty pages fill the queue
+    #[command(after_help = EXIT_CODES)]
+    Wbt(wbt::Wbt),
     /// Block I/O: requests by process with their time in the queue and at the device, what was ahead of the slow
     /// ones, syncs, journal commits, allocations, and pauses for dirtying too much
     #[command(after_help = EXIT_CODES)]

@@ -30,8 +30,9 @@ pub fn attach_all(
     btf: &aya::Btf,
 ) -> Result<Attached, AttachError> {
     let (mut attached, mut refused): Attached = Default::default();
+    let mut given_up: Vec<Group> = Vec::new();
     for entry in plan.programs() {
-        if is_superfluous(entry, &attached) {
+        if is_superfluous(entry, &attached) || given_up.contains(&entry.group) {
             continue;
         }
         let outcome = match constants.refusal(entry.group) {
@@ -43,10 +44,13 @@ pub fn attach_all(
         };
         match outcome {
             Ok(()) => attached.push(entry),
-            Err(reason) => refused.push(Refused { name: entry.hook.name(), reason }),
-        }
-        if let Group::Throttle(Rung::Fentry) = entry.group {
-            give_up_half_a_rung(ebpf, &mut attached, &refused);
+            Err(reason) => {
+                refused.push(Refused { name: entry.hook.name(), reason });
+                if matches!(entry.group, Group::Throttle(_)) {
+                    given_up.push(entry.group);
+                    detach(ebpf, entry.group, &mut attached);
+                }
+            }
         }
     }
     refused.retain(|one| !has_stand_in(&one.name, &attached));
@@ -80,24 +84,19 @@ fn is_superfluous(entry: &Entry, attached: &[&Entry]) -> bool {
     }
 }
 
-/// A function that is seen entered and never left tells nothing: where one program of the rung is refused, the
-/// others go too.
-fn give_up_half_a_rung(ebpf: &mut Ebpf, attached: &mut Vec<&'static Entry>, refused: &[Refused]) {
-    let is_of_rung = |name: &str| name.starts_with("fentry/") || name.starts_with("fexit/");
-    if !refused.iter().any(|one| is_of_rung(&one.name)) {
-        return;
-    }
+/// Detaches a rung of which one program is refused: a function that is seen entered and never left tells nothing.
+fn detach(ebpf: &mut Ebpf, rung: Group, attached: &mut Vec<&'static Entry>) {
     attached.retain(|entry| {
-        let is_half = entry.group == Group::Throttle(Rung::Fentry);
-        if is_half {
+        if entry.group == rung {
             // Unloading detaches.
             let _ = match ebpf.program_mut(entry.name) {
                 Some(Program::FEntry(program)) => program.unload(),
                 Some(Program::FExit(program)) => program.unload(),
+                Some(Program::KProbe(program)) => program.unload(),
                 _ => Ok(()),
             };
         }
-        !is_half
+        entry.group != rung
     });
 }
 

@@ -112,7 +112,7 @@ fn begin<A: Analysis>(
     if !facts.calls.holds(needed) {
         return Err(ReadError::Calls { recorded: facts.calls.name(), needed: needed.name() });
     }
-    let start = Start { start_ns: facts.start_ns, calls: facts.seed_calls() };
+    let start = Start { start_ns: facts.start_ns, calls: facts.seed_calls(), hooks: Vec::new() };
     Ok(Player {
         pipeline: Pipeline::new(facts.opening(), analysis(&start)),
         facts,

@@ -12,6 +12,7 @@ mod trim;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 
 use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
@@ -100,6 +101,26 @@ impl Names for Symbolizer {
     }
 }
 
+/// Where the functions of the kernel lie that `which` knows, as it calls them; nothing where the kernel hides addresses.
+pub fn function_ranges<T>(which: &dyn Fn(&str) -> Option<T>) -> Vec<(T, Range<u64>)> {
+    ranges_in(&fs::read_to_string("/proc/kallsyms").unwrap_or_default(), which)
+}
+
+fn ranges_in<T>(symbols: &str, which: &dyn Fn(&str) -> Option<T>) -> Vec<(T, Range<u64>)> {
+    let symbol = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(fields.next()?, 16).ok().filter(|address| *address != 0)?;
+        let is_code = fields.next()?.eq_ignore_ascii_case("t");
+        Some((address, if is_code { which(fields.next()?) } else { None }))
+    };
+    let mut all: Vec<(u64, Option<T>)> = symbols.lines().filter_map(symbol).collect();
+    all.sort_by_key(|(address, _)| *address);
+    let starts: Vec<u64> = all.iter().map(|(address, _)| *address).collect();
+    // Up to the next symbol that lies elsewhere: one function may have two names.
+    let end = |address: u64| starts.get(starts.partition_point(|start| *start <= address)).copied();
+    all.into_iter().filter_map(|(address, found)| Some((found?, address..end(address)?))).collect()
+}
+
 /// One sentence where the kernel hides its symbols' addresses, so that frames stay bare addresses.
 pub fn hidden_kernel_symbols() -> Option<String> {
     let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
@@ -115,4 +136,17 @@ pub fn hidden_kernel_symbols() -> Option<String> {
             restrict.trim()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges_in;
+
+    #[test]
+    fn a_function_reaches_to_the_next_symbol_elsewhere() {
+        let symbols = "30 T next\n10 t wbt_wait\n10 t alias\n20 d data\n40 T wbt_wait_more\n0 t wbt_wait";
+        let found = ranges_in(symbols, &|name| (name == "wbt_wait").then_some(name.len()));
+        assert_eq!(found, [(8, 0x10..0x20)]);
+        assert!(ranges_in("0 t wbt_wait\n0 t next\n", &|_| Some(())).is_empty(), "hidden addresses");
+    }
 }

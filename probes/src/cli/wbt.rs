@@ -1,0 +1,28 @@
+//! `forkd-probe wbt`.
+
+use clap::Args;
+use probes::recording::Options;
+use probes::wbt::Session;
+use reports::wbt::render;
+
+use super::frame::{Frame, Ring};
+
+/// Arguments of `wbt`.
+#[derive(Debug, Args)]
+pub struct Wbt {
+    #[command(flatten)]
+    frame: Frame,
+    #[command(flatten)]
+    ring: Ring,
+}
+
+/// Records, reports, and writes the report.
+pub fn run(command: &Wbt) -> anyhow::Result<()> {
+    let (mut stage, targets) = command.frame.open()?;
+    let options = Options { ring_bytes: command.ring.bytes(), ..Options::default() };
+    let session = Session::attach(targets, &options)?;
+    let ending = stage.wait(session.targets())?;
+    let mut report = session.finish(&command.frame.tids())?;
+    report.warnings.extend(stage.close(ending, report.window_ns)?);
+    stage.write(&render(&report, command.frame.format())?)
+}

@@ -1,0 +1,253 @@
+//! A recording of how writeback throttling holds threads back, from attach to report.
+
+mod devices;
+mod waits;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use probes_common::Throttle;
+use reports::io::Flow;
+use reports::wbt::{self, SCHEMA, Wbt};
+
+pub use devices::Devices;
+pub use waits::{Frames, Place, Row, Waiting, is_function};
+
+use crate::aggregate::{Names, UserNames};
+use crate::decode::ThreadId;
+use crate::device::{DeviceEvent, DeviceRecord, Dirtiers, Disks, RequestStage, device_id};
+use crate::error::{AttachError, FinishError};
+use crate::gaps::Gap;
+use crate::interval::{Interval, KernelStack, ThreadNote};
+use crate::io::{Question, Sums, refused, uncounted};
+use crate::pipeline::Analysis;
+use crate::recording::{self, Group, Options, Plan, Recording, Refused, Rung};
+use crate::symbolize::{Symbolizer, function_ranges, hidden_kernel_symbols};
+use crate::target::Target;
+
+/// What is recorded beside the switches.
+pub const GROUPS: [Group; 5] =
+    [Group::Throttle(Rung::Fentry), Group::Throttle(Rung::Kprobe), Group::Block, Group::Dirty, Group::Wbt];
+
+/// What is made of a recording while it goes on.
+#[derive(Debug)]
+struct Throttling {
+    waiting: Waiting,
+    devices: Devices,
+    sums: Sums,
+}
+
+impl Analysis for Throttling {
+    fn interval(&mut self, interval: Interval) {
+        self.waiting.interval(&interval);
+    }
+
+    fn device(&mut self, record: &DeviceRecord) {
+        match &record.event {
+            DeviceEvent::Request(RequestStage::Start, request) => {
+                self.waiting.request(record.thread, request.device);
+            }
+            DeviceEvent::ThrottleExit { entered_ns, device, throttle, .. } => {
+                self.waiting.exit(record.thread, record.time_ns, *entered_ns, *device, *throttle);
+            }
+            DeviceEvent::WbtStat(stat) => self.devices.stat(stat),
+            DeviceEvent::WbtLatency(late) => self.devices.late(late),
+            DeviceEvent::WbtStep(step) => self.devices.step(step),
+            DeviceEvent::WbtTimer(timer) => self.devices.window(timer),
+            _ => {}
+        }
+        self.sums.device(record);
+    }
+
+    fn lost(&mut self, gap: Gap) {
+        self.sums.lost(gap);
+    }
+}
+
+/// A recording, which goes on until it is finished or dropped.
+#[derive(Debug)]
+pub struct Session {
+    recording: Recording<Throttling>,
+    disks: Disks,
+}
+
+impl Session {
+    /// Attaches, and records from when this returns: waits of the threads of `targets`, and everybody's requests
+    /// and dirty pages.
+    ///
+    /// # Errors
+    /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
+    pub fn attach(targets: Vec<Target>, options: &Options) -> Result<Self, AttachError> {
+        let mut disks = Disks::default();
+        disks.look();
+        let frames = frames();
+        let plan = Plan::new(options.ring_bytes, None).with(&GROUPS);
+        let recording = Recording::attach_plan(targets, &plan, options, |start| Throttling {
+            waiting: Waiting::new(start.start_ns, frames, start.hooks.iter().any(|hook| is_probe(hook))),
+            devices: Devices::default(),
+            sums: Sums::new(start.start_ns),
+        })?;
+        Ok(Self { recording, disks })
+    }
+
+    /// The watched processes.
+    pub fn targets(&self) -> &[Target] {
+        self.recording.targets()
+    }
+
+    /// Ends the recording, and reports on the waits of `tids`, or of every watched thread where that is empty.
+    ///
+    /// # Errors
+    /// [`FinishError::Drain`] where the recording had ended by itself.
+    pub fn finish(mut self, tids: &[u32]) -> Result<Wbt, FinishError> {
+        let gathered = self.recording.finish()?;
+        self.disks.look();
+        let Throttling { waiting, devices, sums } = gathered.analysis;
+        let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
+        let everybody = Question::default();
+        let flows = sums.finish(gathered.end_ns, &dirtiers, &everybody).flows;
+        let rows = waiting.finish(gathered.end_ns, &gathered.maps.throttled);
+        let waits = Naming::new(&gathered.notes, Symbolizer::new(gathered.user)).waits(rows, tids);
+        let waited_for = waits.iter().filter_map(|waits| waits.device.clone());
+        let devices = self.name(devices.finish(waited_for));
+        Ok(Wbt {
+            schema: SCHEMA.to_owned(),
+            processes: recording::processes(self.recording.targets()),
+            window_ns: gathered.end_ns.saturating_sub(self.recording.start_ns()),
+            rung: rung(self.recording.hooks()),
+            attach: self.recording.hooks().to_vec(),
+            warnings: self.warnings(&gathered.loss),
+            loss: gathered.loss,
+            writers: writers(flows, &devices),
+            waits,
+            devices,
+        })
+    }
+
+    fn name(&self, devices: Vec<wbt::Device>) -> Vec<wbt::Device> {
+        let named = |device: wbt::Device| {
+            let disk = self.disks.get(&device.device);
+            wbt::Device {
+                name: self.disks.name(&device.device),
+                target_ns: disk.and_then(|disk| disk.wbt_target_us).map(|us| us * 1_000),
+                ..device
+            }
+        };
+        devices.into_iter().map(named).collect()
+    }
+
+    fn warnings(&self, loss: &BTreeMap<String, u64>) -> Vec<String> {
+        let (of_rungs, others): (Vec<Refused>, Vec<Refused>) =
+            self.recording.refused().iter().cloned().partition(|one| is_probe(&one.name));
+        let mut warnings = self.recording.facts().warnings;
+        if let Some(first) = of_rungs.first() {
+            warnings.push(format!(
+                "this kernel lets none of its functions be probed ({}): waits are found by the stacks of threads \
+                 that sleep, and their devices by the requests that follow",
+                first.reason
+            ));
+            warnings.extend(hidden_kernel_symbols());
+        }
+        warnings.extend(recording::no_room(loss));
+        warnings.extend(uncounted(loss));
+        warnings.extend(refused(&others));
+        warnings
+    }
+}
+
+/// Where the throttle's functions lie in the running kernel.
+fn frames() -> Frames {
+    Frames(function_ranges(&|symbol| {
+        Throttle::ALL.into_iter().find(|throttle| is_function(symbol, throttle.function()))
+    }))
+}
+
+fn is_probe(hook: &str) -> bool {
+    Throttle::ALL.iter().any(|throttle| hook.ends_with(&format!("/{}", throttle.function())))
+}
+
+/// How waits are seen.
+fn rung(hooks: &[String]) -> String {
+    let probes: Vec<&str> = hooks.iter().map(String::as_str).filter(|hook| is_probe(hook)).collect();
+    match probes.first() {
+        Some(probe) if probe.starts_with("kprobe/") => "kprobe/wbt_wait and its return".to_owned(),
+        Some(_) => "fentry/wbt_wait and fexit/wbt_wait".to_owned(),
+        None => "the stacks of sleeping threads (tp_btf/sched_switch)".to_owned(),
+    }
+}
+
+/// Those who dirtied or wrote something on these devices, with what they wrote.
+fn writers(flows: Vec<Flow>, devices: &[wbt::Device]) -> Vec<Flow> {
+    let throttles = |device: &str| devices.iter().any(|known| known.device == device);
+    let of_writes = |flow: Flow| {
+        let classes = flow.classes.into_iter().filter(|class| class.class.ends_with("write"));
+        Flow { classes: classes.collect(), ..flow }
+    };
+    let mut writers: Vec<Flow> =
+        flows.into_iter().filter(|flow| throttles(&flow.device)).map(of_writes).collect();
+    writers.retain(|flow| flow.dirtied_bytes > 0 || !flow.classes.is_empty());
+    writers.sort_by_key(|flow| {
+        let written: u64 = flow.classes.iter().map(|class| class.bytes).sum();
+        (Reverse(written.max(flow.dirtied_bytes)), flow.pid)
+    });
+    writers
+}
+
+/// Gives threads and stacks their names.
+struct Naming {
+    threads: HashMap<ThreadId, (u32, String)>,
+    names: Symbolizer,
+}
+
+impl Naming {
+    fn new(notes: &[ThreadNote], names: Symbolizer) -> Self {
+        let comm = |note: &ThreadNote| note.comm.map_or_else(String::new, |comm| comm.text().into());
+        let threads = notes.iter().map(|note| (note.thread, (note.tgid, comm(note)))).collect();
+        Self { threads, names }
+    }
+
+    /// Those who waited, of the threads that were asked for; who was always let through is no waiter, and neither is a
+    /// thread that is not watched.
+    fn waits(&mut self, rows: BTreeMap<(ThreadId, Option<u32>), Row>, tids: &[u32]) -> Vec<wbt::Waits> {
+        let mut waits = Vec::new();
+        for ((thread, device), row) in rows {
+            let is_asked = tids.is_empty() || tids.contains(&thread.tid);
+            let Some((pid, comm)) = self.threads.get(&thread).cloned().filter(|_| is_asked) else { continue };
+            if row.times.histogram.count() == 0 {
+                continue;
+            }
+            waits.push(wbt::Waits {
+                pid,
+                tid: thread.tid,
+                comm,
+                device: device.map(device_id),
+                times: row.times,
+                run_queue_ns: row.run_queue_ns,
+                let_through: row.let_through,
+                in_flight_at_start: row.in_flight_at_start,
+                in_flight_at_end: row.in_flight_at_end,
+                stacks: self.stacks(pid, row.places),
+            });
+        }
+        waits.sort_by_key(|waits| (Reverse(waits.times.ns), waits.tid));
+        waits
+    }
+
+    fn stacks(&mut self, pid: u32, places: HashMap<Place, u64>) -> Vec<wbt::Stack> {
+        let mut named: BTreeMap<(Vec<String>, Vec<String>, bool), u64> = BTreeMap::new();
+        for (place, ns) in places {
+            let kernel = match &place.kernel {
+                KernelStack::Addresses(frames) => self.names.kernel(frames),
+                KernelStack::Names(frames) => frames.to_vec(),
+                KernelStack::Missing => Vec::new(),
+            };
+            let user = place.user.map(|user| self.names.user(pid, &user)).unwrap_or_default();
+            let UserNames { frames, truncated } = user;
+            *named.entry((kernel, frames, truncated)).or_default() += ns;
+        }
+        let stack = |((kernel, user, user_truncated), ns)| wbt::Stack { ns, kernel, user, user_truncated };
+        let mut stacks: Vec<wbt::Stack> = named.into_iter().map(stack).collect();
+        stacks.sort_by_key(|stack| Reverse(stack.ns));
+        stacks
+    }
+}
