@@ -186,7 +186,8 @@ fn own_bytes() -> Outcome {
     let report = session.finish(&[])?;
     assert_sound(&report);
     let flow = flow(&report, &stage);
-    assert_eq!(flow.dirtied_bytes, (WRITTEN_MIB * MIB) as u64, "{flow:#?}");
+    // A folio that is written back while it grows becomes dirty once more, as a whole.
+    assert!(flow.dirtied_bytes >= (WRITTEN_MIB * MIB) as u64, "{flow:#?}");
     assert_eq!(written_bytes(flow), (WRITTEN_MIB * MIB) as u64, "{flow:#?}");
     for class in &flow.classes {
         assert_eq!(class.total.count(), class.requests, "{class:#?}");

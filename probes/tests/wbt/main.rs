@@ -108,8 +108,8 @@ fn dirty_pages() -> Outcome {
     let writer = report.writers.iter().find(|writer| writer.pid == pid && writer.device == device);
     let writer = writer.ok_or("no writer")?;
     let written = (PAGES / 2 * PAGE) as u64;
-    // Dirty are whole folios, of which a file system may write a part.
-    assert!((written..=(PAGES * PAGE) as u64).contains(&writer.dirtied_bytes), "{writer:#?}");
+    // Dirty are whole folios, of which a file system may write a part, and then again when another part is dirtied.
+    assert!(writer.dirtied_bytes >= written, "{writer:#?}");
     assert_eq!(writer.classes.iter().map(|class| class.bytes).sum::<u64>(), written, "{writer:#?}");
     Ok(())
 }
