@@ -19,6 +19,7 @@ pub fn name(need: Need) -> &'static str {
         Need::OrdinaryGuests => "a KVM of the hardware",
         Need::LinuxGuest => "the Linux guest",
         Need::SystemdAnalyze => "systemd-analyze",
+        Need::WritebackThrottling => "writeback throttling",
     }
 }
 
@@ -46,6 +47,7 @@ fn remedy(need: Need) -> &'static str {
         Need::LoopExt4 => {
             "`modprobe loop`, free one with `losetup --detach`, in a container use `--privileged`"
         }
+        Need::WritebackThrottling => "boot a kernel built with CONFIG_BLK_WBT_MQ=y, as Debian's are",
         Need::OrdinaryGuests => {
             "use bare metal with VT-x or AMD-V turned on in its firmware, or turn nested virtualisation on"
         }
