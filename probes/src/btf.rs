@@ -283,14 +283,14 @@ fn section(bytes: &[u8], header_len: usize, offset: u32, length: u32) -> Result<
     bytes.get(start..start.saturating_add(length as usize)).ok_or(BtfError::OutOfBounds(start))
 }
 
-/// For the fuzz target: a structure in a structure.
-#[cfg(any(test, feature = "fuzzing"))]
+/// For [`crate::fuzzing`]: a structure in a structure.
+#[cfg(test)]
 pub fn samples() -> Vec<Vec<u8>> {
     vec![sample()]
 }
 
 /// `struct task { int pid; struct { int tgid; }; }`, written by hand.
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 fn sample() -> Vec<u8> {
     let strings = b"\0int\0task\0pid\0tgid\0";
     let mut types: Vec<u32> = Vec::new();

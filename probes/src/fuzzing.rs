@@ -1,5 +1,4 @@
-//! The parsers of this crate as fuzz targets: `fuzz/` runs them guided by coverage, and the tests here on damaged
-//! seeds. Built for these only.
+//! The parsers of this crate, each on seeds that lead far into it and on what becomes of them when they are damaged.
 
 use std::mem::offset_of;
 

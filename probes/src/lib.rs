@@ -16,8 +16,8 @@ mod drain;
 mod error;
 pub mod explain;
 pub mod futex;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+#[cfg(test)]
+mod fuzzing;
 pub mod gaps;
 pub mod host;
 pub mod images;

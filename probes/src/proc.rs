@@ -274,8 +274,8 @@ fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
     Some((number, arguments))
 }
 
-/// For the fuzz target: as each of a thread's files.
-#[cfg(any(test, feature = "fuzzing"))]
+/// For [`crate::fuzzing`]: as each of a thread's files.
+#[cfg(test)]
 pub fn parse_all(text: &str) {
     let _ =
         (parse_stat(text), name_state_start(text), parse_stack(text), parse_syscall(text), parse_call(text));

@@ -1,12 +1,11 @@
 //! Inputs for parsers: seeds, and what becomes of them when they are damaged.
 //!
-//! The same inputs every time, so that a failure comes again. Coverage-guided search is `cargo fuzz`'s, which runs
-//! the same bodies.
+//! The same inputs every time, so that a failure comes again.
 
 /// A parser with inputs that it takes.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// The name of its fuzz target.
+    /// Its name.
     pub name: &'static str,
     /// Feeds it any bytes; a panic is a finding.
     pub body: fn(&[u8]),

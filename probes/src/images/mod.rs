@@ -241,8 +241,8 @@ impl Images {
     }
 }
 
-/// For the fuzz target: every line.
-#[cfg(any(test, feature = "fuzzing"))]
+/// For [`crate::fuzzing`]: every line.
+#[cfg(test)]
 pub fn parse_maps(text: &str) {
     for line in text.lines() {
         let _ = maps::parse(line);

@@ -10,7 +10,7 @@ mod entry;
 mod error;
 mod facts;
 mod replay;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 mod sample;
 mod seen;
 mod tape;
@@ -19,6 +19,6 @@ pub use container::{VERSION, Writer};
 pub use error::ReadError;
 pub use facts::{Host, OpeningFacts, RecordedCalls, SeedCallFact, SeedFact};
 pub use replay::{Homes, Replayed, read, replay};
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 pub use sample::{sample_entries, sealed};
 pub use tape::{Counted, Kept, Tape, Written, loss_causes};

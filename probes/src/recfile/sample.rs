@@ -1,4 +1,4 @@
-//! Files for the fuzz targets.
+//! Files for [`crate::fuzzing`].
 
 use std::io;
 

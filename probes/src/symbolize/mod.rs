@@ -22,7 +22,7 @@ use crate::unwind::ProcessStacks;
 pub use build_id::build_id;
 pub use namer::Namer;
 pub use place::Places;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 pub use place::parse_maps;
 
 /// Names that are known, by address.

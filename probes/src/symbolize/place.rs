@@ -156,8 +156,8 @@ fn named(region: &Region, address: u64) -> Home {
     Home::Mapping { name: region.path.clone(), offset: address - region.start + region.file_offset }
 }
 
-/// For the fuzz target: every line.
-#[cfg(any(test, feature = "fuzzing"))]
+/// For [`crate::fuzzing`]: every line.
+#[cfg(test)]
 pub fn parse_maps(text: &str) {
     for line in text.lines() {
         let _ = parse(line);

@@ -24,8 +24,8 @@ pub use walk::{Modules, Walk};
 
 use crate::images::Place;
 
-/// For the fuzz target: the analysis of a function's code, from each of its ends.
-#[cfg(any(test, feature = "fuzzing"))]
+/// For [`crate::fuzzing`]: the analysis of a function's code, from each of its ends.
+#[cfg(test)]
 pub fn analyse(bytes: &[u8], at: u64) {
     let code = offsets::Code { start: 0x40_1000, bytes };
     let ip = code.start.wrapping_add(at);
