@@ -86,7 +86,18 @@ impl Api {
             durable: Some(durable),
             ..BranchRequest::default()
         };
-        self.client.branch(id, &request).await.map_err(call(format!("BRANCH {id} as {tag}")))
+        self.branch_as(id, &request).await
+    }
+
+    /// Takes a BRANCH of sandbox `id` as `request` asks for it.
+    pub async fn branch_as(&self, id: &str, request: &BranchRequest) -> Result<Branch, Error> {
+        self.client.branch(id, request).await.map_err(call(format!("BRANCH {id}")))
+    }
+
+    /// Where the time of the pause of BRANCH `id` went, as soon as the daemon knows it.
+    pub async fn attribution(&self, id: &str) -> Result<Option<serde_json::Value>, Error> {
+        let record = self.client.branch_record(id).await;
+        Ok(record.map_err(call(format!("ask for the BRANCH {id}")))?.attribution)
     }
 
     /// Ends sandbox `id`.

@@ -71,6 +71,12 @@ pub enum Error {
     /// The off-CPU recording could not begin or end.
     #[error("cannot record off-CPU time: {0}")]
     OffCpu(String),
+    /// The daemon did not account for a pause.
+    #[error("the daemon did not account for a pause: {0}")]
+    NoAccount(String),
+    /// Verdicts of the battery that were not the right ones.
+    #[error("{0} of the battery's verdicts were not the right ones")]
+    Verdicts(u32),
     /// A file to be written could not be rendered.
     #[error("cannot render {file}: {reason}")]
     Render {

@@ -5,6 +5,8 @@
 //! that the next run clears if this one was killed.
 
 pub mod api;
+pub mod armed;
+pub mod battery;
 pub mod cell;
 pub mod error;
 pub mod files;
@@ -21,6 +23,7 @@ pub mod summary;
 pub mod sweep;
 pub mod trend;
 pub mod trial;
+pub mod whatif;
 pub mod work;
 
 pub use error::Error;

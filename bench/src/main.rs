@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bench::interrupt::Interrupt;
 use bench::progress::say;
-use bench::{Error, floor, power, probe_cost, sweep};
+use bench::{Error, armed, battery, floor, power, probe_cost, sweep, whatif};
 use clap::Parser;
 
 mod cli;
@@ -13,6 +13,9 @@ mod cli;
 /// may compete with what is measured.
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    if let cli::Command::Part(part) = cli.command {
+        return part.run().map_or_else(|error| fail(&error.to_string(), 1), |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), 1),
@@ -39,6 +42,11 @@ async fn run(cli: cli::Cli) -> anyhow::Result<u8> {
     match cli.command {
         cli::Command::Sweep(arguments) => sweep::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Floor(arguments) => floor::run(&arguments.request()?, &mut interrupt).await?,
+        cli::Command::Battery(arguments) => battery::run(&arguments.request()?, &mut interrupt).await?,
+        cli::Command::WhatIf(arguments) => whatif::run(&arguments.request()?, &mut interrupt).await?,
+        cli::Command::Armed(arguments) => armed::run(&arguments.request()?, &mut interrupt).await?,
+        // Runs without a runtime, before this.
+        cli::Command::Part(_) => {}
         cli::Command::Power(arguments) => power::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Trend(arguments) => arguments.run()?,
         cli::Command::ProbeCost(arguments) => probe_cost::run(&arguments.request())?,

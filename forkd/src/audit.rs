@@ -36,6 +36,35 @@ pub struct Entry {
     pub pause_ms: Option<f64>,
 }
 
+/// Where the time of a BRANCH's pause went: a line of its own, which follows that of the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttributionEntry {
+    /// When it was known, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// `attribution`.
+    pub what: String,
+    /// The BRANCH's id in the history.
+    pub branch: String,
+    /// How long the guest stood still, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_ms: Option<f64>,
+    /// The cause that took longest; absent where the unexplained part is longer than any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Its part of the pause, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// The part that no cause was found for, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<f64>,
+    /// Whether every event of the pause was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sound: Option<bool>,
+    /// Why there is nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,7 +130,7 @@ impl AuditLog {
     }
 
     /// Appends one line, in one write, so that lines never mix. Blocks for as long as the disk takes.
-    pub fn append(&self, entry: &Entry) -> io::Result<()> {
+    pub fn append(&self, entry: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod attribution;
 pub mod audit;
 pub mod branch;
 pub mod byte_channel;

@@ -1,5 +1,8 @@
 //! The daemon's figures, as Prometheus reads them.
 
+use std::sync::atomic::AtomicU64;
+
+use probes::attribute::CAUSES;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use reports::explain::Explain;
 
 use crate::api::{Branch, BranchMode, DataPath};
 use crate::history::Lost;
@@ -51,6 +55,11 @@ struct Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Cause {
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attribution {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +108,8 @@ pub struct Metrics {
     staging_limit: Gauge,
     branches: Family<Stage, Gauge>,
     history_lost: Family<Cause, Counter>,
+    causes: Family<Cause, Counter<f64, AtomicU64>>,
+    attributions: Family<Attribution, Counter>,
 }
 
 /// Memory images that were made of layers.
@@ -153,6 +164,8 @@ impl Metrics {
             staging_limit: Gauge::default(),
             branches: Family::default(),
             history_lost: Family::default(),
+            causes: Family::default(),
+            attributions: Family::default(),
         };
         this.registry.register("build", "The daemon and the Firecracker that microVMs run on", build);
         this.register_branches();
@@ -175,6 +188,11 @@ impl Metrics {
         registry.register("branch_refusals", refusals, self.refusals.clone());
         let growing = "Times that the pauses of a sandbox were found to grow";
         registry.register("branch_pauses_grow", growing, self.growing.clone());
+        let causes = "Time that guests stood still in pauses that were accounted for, by cause";
+        registry.register_with_unit("branch_pause_cause", causes, Unit::Seconds, self.causes.clone());
+        let attributions =
+            "Pauses that were to be accounted for: explained, unsound (events were lost) or unavailable";
+        registry.register("branch_attributions", attributions, self.attributions.clone());
         let under_way =
             "BRANCHes whose guest has yet to run again (waiting), or which are being written (writing)";
         registry.register("branches_under_way", under_way, self.branches.clone());
@@ -242,6 +260,25 @@ impl Metrics {
         self.growing.inc();
     }
 
+    /// Notes where the time of a pause went, or that this is not known.
+    pub fn pause_attributed(&self, outcome: &Result<Box<Explain>, String>) {
+        let outcome = match outcome {
+            Err(_) => "unavailable",
+            Ok(explain) => {
+                for cause in &explain.causes {
+                    self.note_cause(label_of(&cause.cause), cause.ns);
+                }
+                self.note_cause("unexplained", explain.unexplained_ns);
+                if explain.verdict.sound { "explained" } else { "unsound" }
+            }
+        };
+        self.attributions.get_or_create(&Attribution { outcome }).inc();
+    }
+
+    fn note_cause(&self, cause: &'static str, ns: u64) {
+        self.causes.get_or_create(&Cause { cause }).inc_by(in_seconds(ns));
+    }
+
     /// What memory images made of layers are noted in.
     pub fn materialisations(&self) -> Materialisations {
         self.materialisations.clone()
@@ -274,6 +311,11 @@ fn labels(mode: BranchMode, data_path: DataPath) -> (&'static str, &'static str)
     (mode.name(), data_path.name())
 }
 
+/// The cause table's own name for a cause: labels are of a known number, whatever a report says.
+fn label_of(cause: &str) -> &'static str {
+    CAUSES.iter().map(|entry| entry.id).find(|id| *id == cause).unwrap_or("other")
+}
+
 fn in_seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
@@ -283,6 +325,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use probes_common::BranchPhase;
+    use reports::explain::Explain;
+    use serde_json::json;
     use testkit::exposition::{Exposition, parse};
 
     use super::{Metrics, State};
@@ -307,6 +351,8 @@ mod tests {
         metrics.pauses_grow();
         metrics.materialisations().note(32 << 20, 50_000_000);
         metrics.history_lost().database.inc();
+        metrics.pause_attributed(&Ok(Box::new(explain())));
+        metrics.pause_attributed(&Err("no rights".to_owned()));
         let state = State {
             snapshots: 3,
             sandboxes_active: 2,
@@ -317,6 +363,20 @@ mod tests {
             branches_writing: 5,
         };
         (metrics, state)
+    }
+
+    fn explain() -> Explain {
+        let cause = |cause: &str, ns: u64| json!({"cause": cause, "title": "", "ns": ns, "share": 0.5, "detail": "", "chain": []});
+        serde_json::from_value(json!({
+            "schema": "forkd.explain/1",
+            "window": {"label": "", "start_ns": 0, "end_ns": 9_000_000, "pid": 1, "process": "", "tid": 1, "comm": "",
+                "clamped": false},
+            "window_ns": 9_000_000, "segments": [], "unexplained_ns": 1_000_000,
+            "causes": [cause("cpu_quota", 5_000_000), cause("nobody knows it", 3_000_000)],
+            "passive_waiters": [], "loss": {}, "attach": [], "cause_table": "", "probe_overhead_ns": 0, "warnings": [],
+            "verdict": {"cause": "cpu_quota", "share": 0.5, "sentence": "", "sound": true, "lost": 0, "advice": []},
+        }))
+        .unwrap()
     }
 
     fn exposed() -> Exposition {
@@ -343,6 +403,11 @@ mod tests {
             ("forkd_branch_failures_total", &[("kind", "dead")], 1.0),
             ("forkd_branch_refusals_total", &[("reason", "count")], 1.0),
             ("forkd_branch_pauses_grow_total", &[], 1.0),
+            ("forkd_branch_pause_cause_seconds_total", &[("cause", "cpu_quota")], 0.005),
+            ("forkd_branch_pause_cause_seconds_total", &[("cause", "other")], 0.003),
+            ("forkd_branch_pause_cause_seconds_total", &[("cause", "unexplained")], 0.001),
+            ("forkd_branch_attributions_total", &[("outcome", "explained")], 1.0),
+            ("forkd_branch_attributions_total", &[("outcome", "unavailable")], 1.0),
             ("forkd_branches_under_way", &[("stage", "waiting")], 4.0),
             ("forkd_branches_under_way", &[("stage", "writing")], 5.0),
             ("forkd_materialisation_seconds_sum", &[], 0.05),

@@ -5,6 +5,7 @@
 //! read binaries, which [`images`] holds open, and kernel symbols. [`offcpu::Session`] puts them together.
 
 pub mod aggregate;
+pub mod attend;
 pub mod attribute;
 pub mod btf;
 pub mod call;

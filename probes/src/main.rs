@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Oncpu(command) => cli::oncpu::run(command),
         Command::Record(command) => cli::record::run(command),
         Command::Report(command) => cli::report::run(command),
+        Command::Attend(command) => cli::attend::run(command),
         Command::Stacks(command) => cli::stacks::run(command),
     };
     match outcome {

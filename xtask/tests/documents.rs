@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/API.md",
     "docs/ARCHITECTURE.md",
+    "docs/BATTERY.md",
     "docs/CLI.md",
     "docs/GATE.md",
     "docs/GUESTS.md",

@@ -1,11 +1,13 @@
 //! The command line: one command a file.
 
+mod battery;
 mod floor;
 mod gate;
 mod power;
 mod probe_cost;
 mod sweep;
 mod trend;
+mod whatif;
 
 use std::path::Path;
 
@@ -46,6 +48,18 @@ pub enum Command {
     /// The load of which two tools must see the same: for probe-cost itself
     #[command(name = "probe-cost-load", hide = true)]
     ProbeCostLoad,
+    /// Puts known causes in the way of BRANCHes, and checks that explain names them
+    #[command(after_help = EXIT_CODES)]
+    Battery(battery::BatteryArgs),
+    /// Follows the advice of accounts, and compares the predicted pause with the measured one
+    #[command(name = "whatif", after_help = EXIT_CODES)]
+    WhatIf(whatif::WhatIfArgs),
+    /// Pauses with armed probes beside pauses without, and how much of them is explained
+    #[command(after_help = EXIT_CODES)]
+    Armed(whatif::ArmedArgs),
+    /// A process of the battery's own, which it starts by itself
+    #[command(hide = true)]
+    Part(battery::PartArgs),
 }
 
 /// The programs that a command runs, found.

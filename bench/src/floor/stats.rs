@@ -37,16 +37,25 @@ pub fn median(values: &[f64]) -> Option<f64> {
 ///
 /// Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
 pub fn ratio_of_medians(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
-    let ratio = |pairs: &[(f64, f64)]| {
+    of_medians(pairs, seed, |first, second| second / first)
+}
+
+/// As [`ratio_of_medians`], the second median less the first.
+pub fn difference_of_medians(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
+    of_medians(pairs, seed, |first, second| second - first)
+}
+
+fn of_medians(pairs: &[(f64, f64)], seed: u64, compare: fn(f64, f64) -> f64) -> Option<Estimate> {
+    let of = |pairs: &[(f64, f64)]| {
         let (first, second): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-        Some(median(&second)? / median(&first)?)
+        Some(compare(median(&first)?, median(&second)?))
     };
-    let value = ratio(pairs)?;
+    let value = of(pairs)?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut resampled = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
         let drawn: Vec<_> = (0..pairs.len()).map(|_| pairs[random.usize(..pairs.len())]).collect();
-        resampled.push(ratio(&drawn)?);
+        resampled.push(of(&drawn)?);
     }
     Some(Estimate { value, low: quantile(&resampled, 0.025)?, high: quantile(&resampled, 0.975)? })
 }
@@ -77,7 +86,7 @@ pub fn trend(values: &[f64]) -> Option<Estimate> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{median, quantile, ratio_of_medians, trend};
+    use super::{difference_of_medians, median, quantile, ratio_of_medians, trend};
 
     #[test]
     fn quantiles_are_figures_that_occurred() {
@@ -95,6 +104,9 @@ mod tests {
         let ratio = ratio_of_medians(&pairs, 1).unwrap();
         assert!((ratio.value - 1.5).abs() < 1e-9 && (ratio.high - ratio.low) < 1e-9, "{ratio:?}");
         assert_eq!(ratio_of_medians(&pairs, 1), ratio_of_medians(&pairs, 1));
+        let shifted: Vec<_> = pairs.iter().map(|(ms, _)| (*ms, ms + 0.2)).collect();
+        let difference = difference_of_medians(&shifted, 1).unwrap();
+        assert!((difference.value - 0.2).abs() < 1e-9 && difference.high < 0.2 + 1e-9, "{difference:?}");
         assert_eq!(ratio_of_medians(&[], 1), None);
     }
 

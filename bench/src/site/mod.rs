@@ -28,6 +28,17 @@ pub struct Programs {
     pub serve_args: Vec<String>,
 }
 
+impl Programs {
+    /// The same, with a daemon that accounts for one of `every` pauses, with `probe` as its forkd-probe.
+    pub fn accounting(mut self, probe: &Path, every: u64) -> Self {
+        let words =
+            ["--attribution", "sampled", "--attribution-every", &every.to_string(), "--attribution-probe"];
+        self.serve_args.extend(words.map(str::to_owned));
+        self.serve_args.push(probe.to_string_lossy().into_owned());
+        self
+    }
+}
+
 /// A daemon to measure. Dropping it takes down what it stands on, daemon first.
 pub struct Site {
     /// How to speak to it.
@@ -49,10 +60,21 @@ impl Site {
             Root::Daemon => return Err(Error::Usage("the root 'daemon' needs --url".to_owned())),
         };
         let facts = facts::root(root.name(), &snapshots)?;
-        let daemon = Daemon::start(work, programs, &folder, &snapshots)?;
+        let site = Self::on(work, programs, &folder, &snapshots).await?;
+        Ok(Self { facts: Some(facts), root: Some(mounted), ..site })
+    }
+
+    /// Starts a daemon whose snapshots go to the folder `snapshots`, and its socket, log and history to `folder`.
+    pub async fn on(
+        work: &Work,
+        programs: &Programs,
+        folder: &Path,
+        snapshots: &Path,
+    ) -> Result<Self, Error> {
+        let daemon = Daemon::start(work, programs, folder, snapshots)?;
         let api = Api::new(Endpoint::Unix(daemon.socket().to_owned()));
         daemon.wait_until_ready(&api).await?;
-        Ok(Self { api, facts: Some(facts), daemon: Some(daemon), root: Some(mounted) })
+        Ok(Self { api, facts: None, daemon: Some(daemon), root: None })
     }
 
     /// The daemon that listens at `endpoint`, which is not ours to stop.

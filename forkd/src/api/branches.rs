@@ -154,7 +154,8 @@ pub struct BranchRecord {
     pub firecracker: String,
     /// Version of the daemon that took it.
     pub forkd: String,
-    /// Where the time of its pause went, where probes recorded it.
+    /// Where the time of its pause went, where that was asked for (`--attribution`): a report of the schema
+    /// `forkd.explain/1` without its segments, or `{"unavailable": "why"}`. It is there shortly after the resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribution: Option<serde_json::Value>,
 }

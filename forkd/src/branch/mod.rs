@@ -26,6 +26,7 @@ use self::staging_memory::StagingMemory;
 use self::work::Work;
 pub(crate) use self::work::free_when_resumed;
 use crate::api::{Branch, BranchMode, DataPath, SandboxState, SnapshotStatus};
+use crate::attribution::Attribution;
 use crate::clock::monotonic_ns;
 use crate::events::Events;
 use crate::sandbox::Sandbox;
@@ -167,6 +168,8 @@ pub struct Place<'a> {
     pub staging_memory: &'a StagingMemory,
     /// Resumes the guest where this daemon cannot.
     pub watchdog: &'a Watchdog,
+    /// Accounts for pauses.
+    pub attribution: &'a Attribution,
     /// Where it is told of that a guest is stuck, and that it runs again.
     pub events: &'a Arc<Events>,
 }

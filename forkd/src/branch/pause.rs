@@ -81,6 +81,7 @@ pub fn with_guest_paused<T: Send>(
         Ok(holder.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })?;
     drop(lease);
+    log.held_by(held.tid);
     log.record(BranchPhase::Pause, held.pause_sent_ns, held.paused_ns);
     log.record(BranchPhase::Create, held.paused_ns, held.worked_ns);
     log.record(BranchPhase::Resume, held.worked_ns, held.resumed_ns);
@@ -99,6 +100,7 @@ pub fn with_guest_left_paused<T>(
     log: &mut PhaseLog,
     work: impl FnOnce(&mut Control) -> Result<T, VmmError>,
 ) -> Result<T, PauseError> {
+    log.held_by(own_tid());
     let start_ns = monotonic_ns();
     let outcome = work(control);
     let end_ns = monotonic_ns();
@@ -128,6 +130,8 @@ pub fn resume_for_user(control: &mut Control) -> Result<(), PauseError> {
 
 /// What came of one pause, with CLOCK_MONOTONIC at its steps.
 struct Held<T> {
+    /// The thread that held the guest.
+    tid: u32,
     pause_sent_ns: u64,
     paused_ns: u64,
     worked_ns: u64,
@@ -143,6 +147,7 @@ fn hold<T>(
     report: Sender<VmmError>,
 ) -> Held<T> {
     let (pause, resume) = (Request::pause(), Request::resume());
+    let tid = own_tid();
     let pause_sent_ns = monotonic_ns();
     let paused = control.call(&pause);
     let paused_ns = monotonic_ns();
@@ -154,7 +159,12 @@ fn hold<T>(
     let worked_ns = monotonic_ns();
     let resumed = resume_in_attempts(control, &resume, &report);
     let resumed_ns = monotonic_ns();
-    Held { pause_sent_ns, paused_ns, worked_ns, resumed_ns, outcome, resumed }
+    Held { tid, pause_sent_ns, paused_ns, worked_ns, resumed_ns, outcome, resumed }
+}
+
+/// This thread's id, as the kernel's records have it.
+fn own_tid() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
 fn resume_in_attempts(

@@ -1,5 +1,6 @@
 //! When each phase of a BRANCH began and ended.
 
+use probes::attend::Bounds;
 use probes_common::BranchPhase;
 
 use crate::api::PhaseSpan;
@@ -10,6 +11,8 @@ use crate::clock::monotonic_ns;
 pub struct PhaseLog {
     // By discriminant of the phase: begin and end, CLOCK_MONOTONIC.
     spans: [Option<(u64, u64)>; BranchPhase::ALL.len()],
+    /// The thread that held the guest.
+    holder: Option<u32>,
 }
 
 impl PhaseLog {
@@ -24,6 +27,18 @@ impl PhaseLog {
         let result = work();
         self.record(phase, start_ns, monotonic_ns());
         result
+    }
+
+    /// Notes the thread that held the guest, by its id.
+    pub fn held_by(&mut self, tid: u32) {
+        self.holder = Some(tid);
+    }
+
+    /// The pause, and the thread that ended it; `None` where there was none.
+    pub fn pause_window(&self) -> Option<Bounds> {
+        let (start_ns, _) = self.spans[BranchPhase::Pause as usize]?;
+        let (_, end_ns) = self.spans[BranchPhase::Resume as usize]?;
+        Some(Bounds { start_ns, end_ns, tid: self.holder? })
     }
 
     /// From the begin of the pause to the end of the resume.

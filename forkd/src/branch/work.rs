@@ -181,6 +181,7 @@ impl<'a> Work<'a> {
             copy_drive(sandbox.drive.as_ref(), drive_path)
         };
         sandbox.set_branching(true);
+        let armed = self.place.attribution.arm(&self.plan.id, sandbox.pid());
         let outcome = match guest {
             GuestState::Running => {
                 let watched = self.place.watchdog.watch(sandbox.identity(), sandbox.api_socket());
@@ -188,6 +189,7 @@ impl<'a> Work<'a> {
             }
             GuestState::PausedByUser => with_guest_left_paused(control, &mut self.log, write),
         };
+        armed.disarm(self.log.pause_window());
         sandbox.set_branching(false);
         if let Err(error @ PauseError::StuckPaused(_)) = &outcome
             && sandbox.obituary().is_none()

@@ -5,6 +5,7 @@ use anyhow::bail;
 use clap::Args;
 use forkd::api::{BranchMode, BranchQuery, BranchRecord, SnapshotStatus};
 use forkd::clock::unix_seconds;
+use reports::explain::Explain;
 use reports::units::{ago, bytes, duration};
 
 use super::exit::{Exit, Failure};
@@ -72,6 +73,8 @@ async fn one(context: &Context, id: &str) -> anyhow::Result<BranchRecord> {
 }
 
 fn text(records: &[BranchRecord], now_unix: u64, columns: Option<usize>) -> String {
+    // A table of 80 columns has room for one of the two.
+    let accounted = records.iter().any(|record| !top_cause(record).is_empty());
     let mut table = Table::new([
         Column::left("ID"),
         Column::left("AGE"),
@@ -80,7 +83,7 @@ fn text(records: &[BranchRecord], now_unix: u64, columns: Option<usize>) -> Stri
         Column::left("MODE"),
         Column::left("PATH"),
         Column::right("PAUSE"),
-        Column::right("WRITTEN"),
+        if accounted { Column::elastic("CAUSE", Keep::Start) } else { Column::right("WRITTEN") },
         Column::left("STATUS"),
     ]);
     for record in records {
@@ -99,7 +102,7 @@ fn text(records: &[BranchRecord], now_unix: u64, columns: Option<usize>) -> Stri
             mode_name(branch.mode).to_owned(),
             branch.data_path.name().to_owned(),
             duration(branch.pause_ns),
-            bytes(branch.diff_physical_bytes),
+            if accounted { top_cause(record) } else { bytes(branch.diff_physical_bytes) },
             status_name(branch.status).to_owned(),
         ];
         table.row(cells, style(branch.status));
@@ -114,10 +117,60 @@ fn details(record: &BranchRecord, now_unix: u64) -> String {
     text.push_str(&format!("  id      {}\n", branch.id));
     text.push_str(&format!("  source  {}, {age}\n", branch.branched_from));
     text.push_str(&format!("  by      forkd {} on Firecracker {}\n", record.forkd, record.firecracker));
+    text.push_str(&attribution(record));
     if let Some(error) = &record.error {
         text.push_str(&format!("! it failed: {}\n", plain(error)));
     }
     text
+}
+
+/// The cause that took longest of the pause; empty where its time was not accounted for.
+fn top_cause(record: &BranchRecord) -> String {
+    match explained(record) {
+        Some(Ok(explain)) => explain.verdict.cause.unwrap_or_else(|| "unexplained".to_owned()),
+        Some(Err(_)) | None => String::new(),
+    }
+}
+
+/// Where the time of the pause went, or why that is not known; empty where nobody asked for it.
+fn attribution(record: &BranchRecord) -> String {
+    match explained(record) {
+        None => String::new(),
+        Some(Err(reason)) => format!("  causes  not known: {}\n", plain(&reason)),
+        Some(Ok(explain)) => {
+            let mut text = format!("  causes  {}\n", plain(&explain.verdict.sentence));
+            for cause in &explain.causes {
+                let (ns, detail) = (duration(cause.ns), plain(&cause.detail));
+                text.push_str(&format!(
+                    "  {ns:>10} {:>5.1} %  {} {detail}\n",
+                    cause.share * 100.0,
+                    cause.title
+                ));
+            }
+            let unexplained = share_of(explain.unexplained_ns, explain.window_ns);
+            let ns = duration(explain.unexplained_ns);
+            text.push_str(&format!("  {ns:>10} {unexplained:>5.1} %  unexplained\n"));
+            for advice in &explain.verdict.advice {
+                let predicted = duration(advice.predicted_ns);
+                text.push_str(&format!("  advice  {}: {predicted} without it\n", plain(&advice.text)));
+            }
+            text
+        }
+    }
+}
+
+/// The account of the pause, or why there is none; `None` where nobody asked for it.
+fn explained(record: &BranchRecord) -> Option<Result<Explain, String>> {
+    let attribution = record.attribution.as_ref()?;
+    if let Some(reason) = attribution["unavailable"].as_str() {
+        return Some(Err(reason.to_owned()));
+    }
+    let explain = serde_json::from_value(attribution.clone());
+    Some(explain.map_err(|error| format!("another version of forkd wrote it: {error}")))
+}
+
+fn share_of(ns: u64, of_ns: u64) -> f64 {
+    ns as f64 * 100.0 / of_ns.max(1) as f64
 }
 
 fn end_of(id: &str) -> &str {
@@ -189,5 +242,41 @@ mod tests {
         ] {
             assert!(shown.contains(words), "{shown}");
         }
+        assert!(!shown.contains("causes"), "{shown}");
+    }
+
+    #[test]
+    fn the_account_of_a_pause_is_shown_or_why_there_is_none() {
+        let mut of_one = record("one", "ready", None);
+        of_one.attribution = Some(json!({ "unavailable": "no rights" }));
+        assert!(details(&of_one, 1_185).contains("  causes  not known: no rights\n"));
+        assert!(!text(std::slice::from_ref(&of_one), 1_185, Some(80)).contains("no rights"));
+        of_one.attribution = Some(json!({
+            "schema": "forkd.explain/1",
+            "window": {"label": "", "start_ns": 0, "end_ns": 8_000_000, "pid": 1, "process": "", "tid": 1, "comm": "",
+                "clamped": false},
+            "window_ns": 8_000_000, "segments": [], "unexplained_ns": 2_000_000,
+            "causes": [{"cause": "cpu_quota", "title": "CPU quota", "ns": 6_000_000, "share": 0.75, "detail": "of sb-1",
+                "chain": []}],
+            "passive_waiters": [], "loss": {}, "attach": [], "cause_table": "", "probe_overhead_ns": 0, "warnings": [],
+            "verdict": {"cause": "cpu_quota", "share": 0.75, "sentence": "6 ms of 8 ms: CPU quota", "sound": true,
+                "lost": 0, "advice": [{"cause": "cpu_quota", "text": "lift the quota", "predicted_ns": 2_000_000,
+                "action": null}]},
+        }));
+        let shown = details(&of_one, 1_185);
+        for words in [
+            "  causes  6 ms of 8 ms: CPU quota\n",
+            " 75.0 %  CPU quota of sb-1\n",
+            " 25.0 %  unexplained\n",
+            "  advice  lift the quota: 2.00 ms without it\n",
+        ] {
+            assert!(shown.contains(words), "{words:?} is not in\n{shown}");
+        }
+        let list = text(std::slice::from_ref(&of_one), 1_185, Some(80));
+        assert!(
+            list.lines().all(|line| anstream::adapter::strip_str(line).to_string().width() <= 80),
+            "{list}"
+        );
+        assert!(text(&[of_one], 1_185, None).contains("cpu_quota"));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forkd::api::DataPath;
+use forkd::attribution::{self, When};
 use forkd::audit::AuditLog;
 use forkd::branch::staging_memory::StagingMemory;
 use forkd::daemon::{Config, Daemon};
@@ -106,6 +107,16 @@ pub struct Serve {
     /// How long a pause may be before the watchdog looks after it
     #[arg(long, value_name = "MS", default_value = "5000")]
     pause_lease_ms: u64,
+    /// Which pauses are accounted for, cause by cause: off, sampled or always. Needs forkd-probe, and for it the
+    /// rights to trace
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    attribution: When,
+    /// With --attribution sampled: one of how many pauses
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    attribution_every: u64,
+    /// The forkd-probe that holds the probes; beside the daemon or on PATH when absent
+    #[arg(long, value_name = "PATH")]
+    attribution_probe: Option<PathBuf>,
 }
 
 impl Serve {
@@ -146,11 +157,20 @@ impl Serve {
             max_branches_per_source: self.max_branches_per_source,
             cgroup_root: self.cgroup_root,
             pause_lease: Duration::from_millis(self.pause_lease_ms),
+            attribution: attribution::Options {
+                when: self.attribution,
+                every: self.attribution_every,
+                probe: self.attribution_probe,
+            },
             watchdog_environment: self.log.as_environment().to_vec(),
         };
         let daemon = Arc::new(Daemon::start(config).await?);
         let router = match self.audit_log {
-            Some(path) => audited(router(Arc::clone(&daemon)), open_audit_log(&path)?),
+            Some(path) => {
+                let log = open_audit_log(&path)?;
+                daemon.audit_to(Arc::clone(&log));
+                audited(router(Arc::clone(&daemon)), log)
+            }
             None => router(Arc::clone(&daemon)),
         };
         if let Some(parent) = self.socket.parent() {

@@ -70,6 +70,14 @@ impl Daemon {
         let (tag, answers_early) = (plan.tag.clone(), resumed.is_some());
         let span = tracing::info_span!("branch", sandbox = id, %tag);
         let daemon = Arc::clone(self);
+        self.attribution.tell(|| {
+            let daemon = Arc::downgrade(&daemon);
+            Box::new(move |attributed| {
+                if let Some(daemon) = daemon.upgrade() {
+                    daemon.attributed(attributed);
+                }
+            })
+        });
         let branch = move || {
             let _no_images_ahead = daemon.images.hold_back();
             let place = Place {
@@ -77,6 +85,7 @@ impl Daemon {
                 images: &daemon.images,
                 staging_memory: &daemon.staging_memory,
                 watchdog: &daemon.watchdog,
+                attribution: &daemon.attribution,
                 events: &daemon.events,
             };
             span.in_scope(|| {

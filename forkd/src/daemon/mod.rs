@@ -1,6 +1,7 @@
 //! What the daemon holds: the snapshots, the sandboxes, and the operations on them.
 
 mod adoption;
+mod attributed;
 mod branches;
 mod error;
 mod packs;
@@ -13,7 +14,7 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +25,8 @@ pub use self::error::{OperationError, StartError};
 pub use self::sandboxes::ForkOptions;
 use crate::admission::Admission;
 use crate::api::{DataPath, SandboxState};
+use crate::attribution::{self, Attribution};
+use crate::audit::AuditLog;
 use crate::branch::staging_memory::StagingMemory;
 use crate::events::{self, Events};
 use crate::history::{self, History};
@@ -73,6 +76,8 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// How long a pause may be before the watchdog looks after it.
     pub pause_lease: Duration,
+    /// How pauses are accounted for.
+    pub attribution: attribution::Options,
     /// Added to the environment of the watchdog, for its log.
     pub watchdog_environment: Vec<(&'static str, String)>,
 }
@@ -97,6 +102,8 @@ pub struct Daemon {
     metrics: Metrics,
     history: History,
     watchdog: Watchdog,
+    attribution: Attribution,
+    audit_log: OnceLock<Arc<AuditLog>>,
     /// Held for reading by each BRANCH, to its very end.
     under_way: tokio::sync::RwLock<()>,
     _run_dir_lock: File,
@@ -131,6 +138,7 @@ impl Daemon {
         let staging_memory = StagingMemory::new(config.staging_bytes);
         let admission = Admission::new(config.max_branches, config.staging_bytes);
         let origin = Origin::here(&config.firecracker);
+        let attribution = Attribution::start(&config.attribution);
         let daemon = Self {
             config,
             store,
@@ -148,6 +156,8 @@ impl Daemon {
             metrics,
             history,
             watchdog,
+            attribution,
+            audit_log: OnceLock::new(),
             under_way: tokio::sync::RwLock::default(),
             _run_dir_lock: run_dir_lock,
             _data_dir_lock: data_dir_lock,
@@ -159,6 +169,11 @@ impl Daemon {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Has what came of attributions written to `log` as well. The first time counts.
+    pub fn audit_to(&self, log: Arc<AuditLog>) {
+        let _ = self.audit_log.set(log);
     }
 
     /// What happens in it.

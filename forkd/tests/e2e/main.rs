@@ -1,5 +1,6 @@
 //! The daemon end to end: real Firecracker, real file systems, memory compared byte for byte.
 
+mod attribution;
 mod bad_input;
 mod cli;
 mod doctor;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         cli::TESTS,
         observe::TESTS,
+        attribution::TESTS,
         sandboxes::TESTS,
         linux::TESTS,
         service::TESTS,

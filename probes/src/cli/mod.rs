@@ -1,5 +1,6 @@
 //! The command line: one command a file.
 
+pub mod attend;
 pub mod doctor;
 mod ending;
 pub mod explain;
@@ -79,6 +80,9 @@ pub enum Command {
     /// What threads are seen at in /proc, look after look: needs no BPF
     #[command(after_help = EXIT_CODES)]
     Stacks(stacks::Stacks),
+    /// Holds the probes for a daemon, which starts it by itself
+    #[command(hide = true)]
+    Attend(attend::Attend),
 }
 
 /// An error that is the caller's to mend, though no library says so.

@@ -1,0 +1,341 @@
+//! What the battery's own processes do: neighbours, which get in the way, and subjects, whose one function is
+//! explained.
+//!
+//! Each says `ready` when it may be counted on. A subject then answers each line on its standard input with the
+//! times of one call: what it took for each of its parts, in nanoseconds of CLOCK_MONOTONIC by its own clock.
+
+use std::fs::{File, OpenOptions};
+use std::hint::spin_loop;
+use std::io::{self, BufRead, Write, stdin, stdout};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+const MIB: usize = 1 << 20;
+/// Of each write and read of a neighbour.
+const CHUNK: usize = MIB;
+/// What each thread of a neighbour reads from or writes to.
+const FILE_BYTES: u64 = 256 << 20;
+
+/// What a process of the battery does.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Part {
+    /// Runs on one CPU without a pause, before everything else on it
+    Spin {
+        /// The CPU
+        cpu: usize,
+    },
+    /// Writes files through the page cache and has each written back
+    Writes {
+        /// The folder that the files go to
+        folder: PathBuf,
+    },
+    /// Appends to a file and waits until the journal has it, slowly: it is in a group that may write little
+    Appends {
+        /// The folder that the file goes to
+        folder: PathBuf,
+    },
+    /// Reads files past the page cache
+    Reads {
+        /// The folder that the files go to
+        folder: PathBuf,
+    },
+    /// Waits for a lock that a thread named holder keeps, while three others wait for something else
+    Futex,
+    /// Sleeps
+    Timer,
+    /// Touches memory that is not there yet
+    Faults,
+    /// Sleeps, then waits for a lock
+    TimerAndFutex,
+    /// Computes, and waits for nothing
+    Compute,
+}
+
+impl Part {
+    /// Does it, until its standard input is closed or it is killed.
+    pub fn run(self) -> io::Result<()> {
+        match self {
+            Self::Spin { cpu } => spin(cpu),
+            Self::Writes { folder } => ordinary().and_then(|()| writes(&folder)),
+            Self::Appends { folder } => ordinary().and_then(|()| appends(&folder)),
+            Self::Reads { folder } => ordinary().and_then(|()| reads(&folder)),
+            Self::Futex => subject(Locked::new(Duration::ZERO, LONG)),
+            Self::Timer => subject(Sleep),
+            Self::Faults => subject(Faults),
+            Self::Compute => subject(Compute),
+            Self::TimerAndFutex => {
+                subject(Locked::new(Duration::from_millis(180), Duration::from_millis(120)))
+            }
+        }
+    }
+}
+
+/// Gives up the priority that the battery has: a neighbour is to be in the way of a disk and of no CPU.
+fn ordinary() -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, 0)?)
+}
+
+/// What a subject's one wait takes: long beside everything that a busy host adds.
+const LONG: Duration = Duration::from_millis(200);
+
+/// The function that is explained: one wait, or two of them, of a known kind.
+#[inline(never)]
+fn window(subject: &mut dyn Subject) {
+    subject.wait();
+}
+
+/// A program whose waits are known.
+trait Subject {
+    /// Before the window: what it waits for begins.
+    fn prepare(&mut self) {}
+    /// Inside the window.
+    fn wait(&mut self);
+    /// After it: the lengths of its parts in nanoseconds, in their order; empty where the window is one wait.
+    fn parts_ns(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
+}
+
+fn subject(mut subject: impl Subject) -> io::Result<()> {
+    println!("ready");
+    for line in stdin().lock().lines() {
+        line?;
+        subject.prepare();
+        let begun = Instant::now();
+        window(&mut subject);
+        let window_ns = begun.elapsed().as_nanos() as u64;
+        let parts: Vec<String> = subject.parts_ns().iter().map(u64::to_string).collect();
+        writeln!(stdout(), "{window_ns} {}", parts.join(" "))?;
+    }
+    Ok(())
+}
+
+struct Sleep;
+
+impl Subject for Sleep {
+    fn wait(&mut self) {
+        sleep(LONG);
+    }
+}
+
+/// Sleeps for a while, then waits for a lock that the thread `holder` has, and computes with.
+struct Locked {
+    slept: Duration,
+    held: Duration,
+    lock: Arc<Mutex<()>>,
+    holder: Option<JoinHandle<()>>,
+    parts_ns: Vec<u64>,
+    /// Threads that wait for a message that never comes.
+    _passive: Vec<mpsc::Sender<()>>,
+}
+
+impl Locked {
+    fn new(slept: Duration, held: Duration) -> Self {
+        let passive = (1..=3).map(|number| {
+            let (sender, receiver) = mpsc::channel();
+            let wait = move || {
+                let _ = receiver.recv();
+            };
+            // Without its threads it has nobody to tell from a contender: not worth going on.
+            spawn(&format!("passive-{number}"), wait);
+            sender
+        });
+        let passive = passive.collect();
+        Self { slept, held, lock: Arc::default(), holder: None, parts_ns: Vec::new(), _passive: passive }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread can be started")
+}
+
+impl Subject for Locked {
+    fn prepare(&mut self) {
+        let (lock, held_for) = (Arc::clone(&self.lock), self.slept + self.held);
+        let (say, held) = mpsc::channel();
+        self.holder = Some(spawn("holder", move || {
+            let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = say.send(());
+            compute_for(held_for);
+        }));
+        let _ = held.recv();
+    }
+
+    fn wait(&mut self) {
+        let begun = Instant::now();
+        if !self.slept.is_zero() {
+            sleep(self.slept);
+        }
+        let slept = begun.elapsed();
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.parts_ns = [slept, begun.elapsed() - slept].map(|part| part.as_nanos() as u64).into();
+    }
+
+    fn parts_ns(&mut self) -> Vec<u64> {
+        let _ = self.holder.take().map(JoinHandle::join);
+        std::mem::take(&mut self.parts_ns)
+    }
+}
+
+fn compute_for(length: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < length {
+        spin_loop();
+    }
+}
+
+struct Compute;
+
+impl Subject for Compute {
+    fn wait(&mut self) {
+        compute_for(LONG);
+    }
+}
+
+struct Faults;
+
+impl Subject for Faults {
+    fn wait(&mut self) {
+        const BYTES: usize = 256 * MIB;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let mapped = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        let Ok(memory) = mapped else { return };
+        // SAFETY: the range is the mapping that was just made; the advice changes the size of its pages only, so
+        // that there are as many faults as pages.
+        let _ = unsafe { madvise(memory, BYTES, Advice::LinuxNoHugepage) };
+        for at in (0..BYTES).step_by(4096) {
+            // SAFETY: `at` lies within the mapping, which is writable and known to nobody else.
+            unsafe { memory.cast::<u8>().add(at).write_volatile(1) };
+        }
+        // SAFETY: nothing refers to the mapping any more.
+        let _ = unsafe { munmap(memory, BYTES) };
+    }
+}
+
+fn spin(cpu: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only)?;
+    rustix::process::setpriority_process(None, -20)?;
+    end_with_input();
+    println!("ready");
+    loop {
+        spin_loop();
+    }
+}
+
+/// Ends the process when its standard input is closed.
+fn end_with_input() {
+    let wait = || {
+        let _ = io::copy(&mut stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    };
+    spawn("input", wait);
+}
+
+/// Has `count` threads do `work` again and again, and says that it is ready when each has done it once.
+fn again_and_again(
+    count: usize,
+    work: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
+    end_with_input();
+    let (work, failed) = (Arc::new(work), Arc::new(AtomicBool::new(false)));
+    let (say, first) = mpsc::channel();
+    for number in 0..count {
+        let (work, failed, say) = (Arc::clone(&work), Arc::clone(&failed), say.clone());
+        spawn(&format!("worker-{number}"), move || {
+            loop {
+                let done = work(number);
+                failed.fetch_or(done.is_err(), Ordering::Relaxed);
+                let _ = say.send(done);
+                if failed.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+    }
+    drop(say);
+    for _ in 0..count {
+        first.recv().map_err(io::Error::other)??;
+    }
+    println!("ready");
+    for done in first {
+        done?;
+    }
+    Ok(())
+}
+
+/// Two files are written over and over, so that there is always something on its way to the disk.
+fn writes(folder: &Path) -> io::Result<()> {
+    let folder = folder.to_owned();
+    again_and_again(4, move |number| {
+        let mut file = File::create(folder.join(format!("writes-{number}")))?;
+        let chunk = vec![number as u8 + 1; CHUNK];
+        for _ in 0..FILE_BYTES / CHUNK as u64 / 4 {
+            file.write_all(&chunk)?;
+        }
+        file.sync_data()
+    })
+}
+
+/// New blocks with each append, which the journal may commit only after their data is on the disk.
+fn appends(folder: &Path) -> io::Result<()> {
+    let mut file = File::create(folder.join("appends"))?;
+    let chunk = vec![7; CHUNK];
+    end_with_input();
+    println!("ready");
+    loop {
+        for _ in 0..8 {
+            file.write_all(&chunk)?;
+        }
+        file.sync_data()?;
+    }
+}
+
+fn reads(folder: &Path) -> io::Result<()> {
+    let path = folder.join("reads");
+    let mut file = File::create(&path)?;
+    let chunk = vec![3; CHUNK];
+    for _ in 0..FILE_BYTES / CHUNK as u64 {
+        file.write_all(&chunk)?;
+    }
+    file.sync_all()?;
+    again_and_again(16, move |number| {
+        use std::os::unix::fs::FileExt;
+        let file =
+            OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path)?;
+        let mut buffer = Aligned::new();
+        let chunks = FILE_BYTES / CHUNK as u64;
+        for at in 0..chunks {
+            let at = (at * 17 + number as u64 * 5) % chunks;
+            file.read_exact_at(buffer.bytes(), at * CHUNK as u64)?;
+        }
+        Ok(())
+    })
+}
+
+/// A buffer that begins on a page, as reads past the page cache want it.
+struct Aligned(Vec<u8>);
+
+impl Aligned {
+    const PAGE: usize = 4096;
+
+    fn new() -> Self {
+        Self(vec![0; CHUNK + Self::PAGE])
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let aside = self.0.as_ptr().align_offset(Self::PAGE);
+        &mut self.0[aside..aside + CHUNK]
+    }
+}
