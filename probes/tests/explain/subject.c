@@ -9,6 +9,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int request[2], answer[2];
+static volatile int held;
 
 static void sleep_ms(long ms)
 {
@@ -37,9 +38,11 @@ static void *holder(void *unused)
 	pthread_setname_np(pthread_self(), "holder");
 	for (;;) {
 		pthread_mutex_lock(&lock);
-		sleep_ms(80);
+		held = 1;
+		sleep_ms(150);
+		held = 0;
 		pthread_mutex_unlock(&lock);
-		sleep_ms(1);
+		sleep_ms(30);
 	}
 	return 0;
 }
@@ -96,6 +99,8 @@ int main(int count, char **words)
 	pthread_create(&thread, 0, peer, 0);
 	for (;;) {
 		sleep_ms(150);
+		while (!strcmp(words[1], "lock") && !held)
+			sleep_ms(1);
 		if (strcmp(words[1], "never"))
 			the_window(words[1], words[2]);
 	}
