@@ -253,18 +253,20 @@ fn below() -> Outcome {
 
 fn machine() -> Outcome {
     let mut stage = Stage::new("syncs");
+    let written = tempfile::NamedTempFile::new()?;
+    let arguments = ["io", "--duration", "3s", "--format", "json", "-o"];
     let mut probe = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
-    let probe = probe.args(["io", "--duration", "3s", "--format", "json"]);
-    let probe = probe.stdout(std::process::Stdio::piped()).spawn()?;
-    // The program writes for as long as somebody may be recording.
-    let begun = Instant::now();
-    while begun.elapsed().as_secs() < 4 {
+    let mut probe = probe.args(arguments).arg(written.path()).spawn()?;
+    // The program writes for as long as somebody may be recording, however long that takes to begin.
+    let status = loop {
+        if let Some(status) = probe.try_wait()? {
+            break status;
+        }
         stage.subject.go();
         stage.subject.answer();
-    }
-    let output = probe.wait_with_output()?;
-    assert!(output.status.success());
-    let report: Io = serde_json::from_slice(&output.stdout)?;
+    };
+    assert!(status.success());
+    let report: Io = serde_json::from_slice(&fs::read(written.path())?)?;
     assert!(report.processes.is_empty());
     assert!(report.syncs.iter().any(|sync| sync.pid == stage.subject.pid()), "{:#?}", report.syncs);
     assert!(flow(&report, &stage).classes.iter().any(|class| class.class == "sync write"));
