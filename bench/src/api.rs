@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use forkd::api::{
-    Branch, BranchRequest, ConsoleAnswer, ConsoleRequest, CreateSandboxes, CreateSnapshot, DataPath, Sandbox,
-    Snapshot,
+    Branch, BranchMode, BranchRequest, ConsoleAnswer, ConsoleRequest, CreateSandboxes, CreateSnapshot,
+    DataPath, Sandbox, Snapshot,
 };
 use forkd::client::Client;
 use forkd::http_client::{CallError, Endpoint};
@@ -16,6 +16,17 @@ use crate::Error;
 const LONG: Duration = Duration::from_secs(300);
 /// How long the guest may take to answer.
 const GUEST_MS: u64 = 20_000;
+
+/// What kind of BRANCH is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchKind {
+    /// What Firecracker writes.
+    pub mode: BranchMode,
+    /// How the bytes get to disk.
+    pub data_path: DataPath,
+    /// Whether the answer waits until they are there.
+    pub durable: bool,
+}
 
 /// One daemon.
 #[derive(Debug)]
@@ -71,19 +82,13 @@ impl Api {
         self.client.console(id, &request).await.map_err(call(format!("speak to the guest of {id}")))
     }
 
-    /// Takes a diff BRANCH of sandbox `id` as `tag`; `durable` says whether the answer waits for the disk.
-    pub async fn branch(
-        &self,
-        id: &str,
-        tag: &str,
-        data_path: DataPath,
-        durable: bool,
-    ) -> Result<Branch, Error> {
+    /// Takes a BRANCH of sandbox `id` as `tag`.
+    pub async fn branch(&self, id: &str, tag: &str, kind: BranchKind) -> Result<Branch, Error> {
         let request = BranchRequest {
             tag: Some(tag.to_owned()),
-            diff: Some(true),
-            data_path: Some(data_path),
-            durable: Some(durable),
+            mode: Some(kind.mode),
+            data_path: Some(kind.data_path),
+            durable: Some(kind.durable),
             ..BranchRequest::default()
         };
         self.branch_as(id, &request).await

@@ -38,9 +38,14 @@ fn main() -> ExitCode {
 
 /// Runs a command; gives its exit code.
 async fn run(cli: cli::Cli) -> anyhow::Result<u8> {
+    if let cli::Command::Neighbour(arguments) = &cli.command {
+        // Before any signal is listened for: it ends with the process that started it.
+        return Err(arguments.run().into());
+    }
     let mut interrupt = Interrupt::listen()?;
     match cli.command {
         cli::Command::Sweep(arguments) => sweep::run(&arguments.request()?, &mut interrupt).await?,
+        cli::Command::Report(arguments) => arguments.run()?,
         cli::Command::Floor(arguments) => floor::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Battery(arguments) => battery::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::WhatIf(arguments) => whatif::run(&arguments.request()?, &mut interrupt).await?,
@@ -52,6 +57,7 @@ async fn run(cli: cli::Cli) -> anyhow::Result<u8> {
         cli::Command::ProbeCost(arguments) => probe_cost::run(&arguments.request())?,
         cli::Command::ProbeCostLoad => probe_cost::load::work(),
         cli::Command::Gate(arguments) => return Ok(arguments.run(&mut interrupt).await?),
+        cli::Command::Neighbour(_) => {}
     }
     Ok(0)
 }

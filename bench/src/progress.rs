@@ -50,6 +50,11 @@ impl Progress {
         }
     }
 
+    /// Counts `branches` that were there before.
+    pub fn skip(&self, branches: u64) {
+        self.bar.inc(branches);
+    }
+
     /// Counts one BRANCH, without a line of its own.
     pub fn advance(&self) {
         self.bar.inc(1);

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use reports::run::Spent;
 use reports::stats::Spread;
 use reports::sweep::Sweep;
+use reports::units::duration;
 
 /// Pauses that fit beside the widest usual cell name.
 const COLUMNS: usize = 7;
@@ -36,6 +38,18 @@ pub fn table(sweep: &Sweep) -> String {
     out
 }
 
+/// Where the time of a run went, in one line.
+pub fn spent(spent: Spent) -> String {
+    format!(
+        "{} in all: BRANCHes {}, gaps {}, waiting for idle disks {}; {:.1}% of it neither in BRANCHes nor in gaps\n",
+        duration(spent.wall_ns),
+        duration(spent.branches_ns),
+        duration(spent.gaps_ns),
+        duration(spent.drain_ns),
+        spent.overhead_pct(),
+    )
+}
+
 /// Seven columns at most, up to a pause of two hours.
 fn milliseconds(value: f64) -> String {
     if value < 99_999.0 { format!("{value:.1}") } else { format!("{value:.0}") }
@@ -49,26 +63,8 @@ fn row(out: &mut String, width: usize, name: &str, values: impl Iterator<Item = 
 #[cfg(test)]
 mod tests {
     use super::table;
-    use reports::sweep::{Sample, Sweep};
-
-    fn sample(cell: &str, trial: u32, branch_idx: u32, pause_ms: f64) -> Sample {
-        Sample {
-            cell: cell.to_owned(),
-            data_path: "naive".to_owned(),
-            root: "tmpfs".to_owned(),
-            file_system: "tmpfs".to_owned(),
-            mem_mib: 64,
-            dirty_pages: 256,
-            gap_ms: 0,
-            trial,
-            branch_idx,
-            pause_ms,
-            diff_ms: pause_ms,
-            diff_physical_bytes: 0,
-            phases_ns: Vec::new(),
-            start_unix_ms: 0,
-        }
-    }
+    use crate::sweep::testing::sample;
+    use reports::sweep::Sweep;
 
     #[test]
     fn medians_stand_under_their_index_and_missing_ones_are_dashes() {

@@ -18,6 +18,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     const VM: &[Need] = &[Need::Root, Need::Kvm, Need::Firecracker, Need::LoopExt4];
+    const ROOTS: &[Need] =
+        &[Need::Root, Need::Kvm, Need::Firecracker, Need::LoopExt4, Need::LoopXfs, Need::LoopBtrfs];
+    const THROTTLE: &[Need] = &[Need::Root, Need::Kvm, Need::Firecracker, Need::LoopExt4, Need::DiskThrottle];
     const PROBE: &[Need] = &[Need::Root, Need::Kvm, Need::Firecracker, Need::LoopExt4, Need::Btf];
     let test = |name, needs, run| Test { name, needs, run };
     run(vec![
@@ -26,6 +29,10 @@ fn main() -> ExitCode {
         test("sweep::sigkill_leaves_nothing_after_the_next_start", VM, sigkill_leaves_nothing),
         test("sweep::a_running_daemon_is_left_as_it_was", VM, a_running_daemon_is_left_as_it_was),
         test("sweep::the_slowest_cell_is_run_again_under_the_probe", PROBE, the_slowest_cell_is_probed),
+        test("sweep::every_root_is_made_and_taken_away", ROOTS, every_root_is_made_and_taken_away),
+        test("sweep::what_was_cut_off_is_gone_on_with", VM, what_was_cut_off_is_gone_on_with),
+        test("sweep::a_throttled_disk_is_as_slow_as_asked", THROTTLE, a_throttled_disk_is_as_slow_as_asked),
+        test("sweep::a_neighbour_works_beside_and_goes", VM, a_neighbour_works_beside_and_goes),
         test("sweep::a_missing_firecracker_is_exit_3", &[Need::Root, Need::Kvm], missing_firecracker),
         test("sweep::a_daemon_that_is_not_there_is_exit_1", &[], a_daemon_that_is_not_there),
         test("sweep::a_result_is_not_overwritten", VM, a_result_is_not_overwritten),
@@ -98,7 +105,11 @@ fn processes_that_name(folder: &Path) -> Vec<String> {
 
 /// Starts a long sweep, and waits for its second BRANCH.
 fn start_and_wait(bench: &Bench) -> Result<Child> {
-    let arguments = "--cell naive@ext4-loop --branches 40 --gap-ms 50";
+    start_at(bench, "naive@ext4-loop")
+}
+
+fn start_at(bench: &Bench, place: &str) -> Result<Child> {
+    let arguments = &format!("--cell {place} --branches 40 --gap-ms 50");
     let mut child = bench.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let lines = BufReader::new(child.stderr.take().ok_or("no output")?).lines();
     let mut seen = String::new();
@@ -118,17 +129,27 @@ fn every_branch_of_every_cell_is_a_row() -> Outcome {
     let output = bench.command("--root ext4-loop,tmpfs --branches 2 --gap-ms 0").output()?;
     expect_code(&output, 0);
     let sweep = bench.sweep()?;
-    let rows: Vec<_> = sweep.samples.iter().map(|row| (row.cell.as_str(), row.branch_idx)).collect();
-    let cells = ["naive@ext4-loop", "fallocate@ext4-loop", "naive@tmpfs", "fallocate@tmpfs"];
+    let mut rows: Vec<_> = sweep.samples.iter().map(|row| (row.cell.as_str(), row.branch_idx)).collect();
+    rows.sort_unstable();
+    let cells = ["fallocate@ext4-loop", "fallocate@tmpfs", "naive@ext4-loop", "naive@tmpfs"];
     assert_eq!(rows, cells.map(|cell| [(cell, 1), (cell, 2)]).concat());
+    let run = bench.run_json()?;
     for row in &sweep.samples {
         assert_eq!(row.file_system, row.root.trim_end_matches("-loop"));
         // What the guest was told to dirty is in each diff, and not the whole guest.
         assert!((256 * 4096..16 << 20).contains(&row.diff_physical_bytes), "{row:?}");
         let stopped: u64 = row.phases_ns[1..4].iter().sum();
         assert!((stopped as f64 / 1e6 - row.pause_ms).abs() < 1.0, "{row:?}");
+        let seen = &row.circumstances;
+        assert_eq!((seen.run_id.as_str(), seen.mode.as_str()), (run.run_id.as_str(), "diff"));
+        assert_eq!(seen.start_unix_ns / 1_000_000, row.start_unix_ms);
+        assert!(seen.call_ns as f64 / 1e6 >= row.pause_ms, "{row:?}");
+        assert_eq!(seen.disk_written_bytes.is_some(), row.root == "ext4-loop", "{row:?}");
     }
-    let run = bench.run_json()?;
+    assert!(sweep.samples.is_sorted_by_key(|row| (row.circumstances.order, row.circumstances.start_unix_ns)));
+    let spent = run.spent.ok_or("no account of the time")?;
+    let calls_ns: u64 = sweep.samples.iter().map(|row| row.circumstances.call_ns).sum();
+    assert!(spent.branches_ns == calls_ns && calls_ns + spent.drain_ns < spent.wall_ns, "{spent:?}");
     assert!(!run.interrupted && run.error.is_none(), "{run:?}");
     assert_eq!(run.cells.iter().map(|cell| cell.samples).sum::<u64>(), 8);
     assert!(run.roots[0].device.is_some() && run.versions.firecracker.is_some(), "{run:?}");
@@ -228,6 +249,94 @@ fn assert_user_stacks_are_whole(report: &OffCpu) {
     assert_eq!(snapshot.user.last().map(String::as_str), Some("_start"), "{snapshot:?}");
     let vcpu = user.clone().find(|stack| stack.comm.starts_with("fc_vcpu")).expect("a stack of the vCPU");
     assert_eq!(vcpu.user.last().map(String::as_str), Some("start"), "{vcpu:?}");
+}
+
+fn every_root_is_made_and_taken_away() -> Outcome {
+    forkd()?;
+    let bench = Bench::new()?;
+    let folder = bench.work.with_file_name("folder");
+    fs::create_dir(&folder)?;
+    let places = format!("naive@xfs-loop,stage@btrfs-loop,naive@folder:{}", folder.display());
+    let output =
+        bench.command(&format!("--cell {places} --branches 1 --gap-ms 0 --mode diff,full")).output()?;
+    expect_code(&output, 0);
+    let sweep = bench.sweep()?;
+    assert_eq!(sweep.samples.len(), 3 * 2);
+    for row in &sweep.samples {
+        match row.root.as_str() {
+            "xfs-loop" => assert_eq!(row.file_system, "xfs"),
+            "btrfs-loop" => assert_eq!(row.file_system, "btrfs"),
+            root => assert_eq!(root, "folder"),
+        }
+        // A full BRANCH writes all of the guest's memory, a diff what was dirtied.
+        let is_full = row.diff_physical_bytes > 32 << 20;
+        assert_eq!(row.circumstances.mode, if is_full { "full" } else { "diff" }, "{row:?}");
+        assert!(row.cell.ends_with(&row.circumstances.mode), "{row:?}");
+    }
+    // A btrfs has a number of its own; the loop device is found all the same.
+    let run = bench.run_json()?;
+    let on_loop = run.roots.iter().filter(|root| root.root != "folder");
+    assert!(
+        on_loop
+            .clone()
+            .all(|root| root.device.as_ref().is_some_and(|device| device.name.starts_with("loop")))
+    );
+    assert_eq!(fs::read_dir(&folder)?.count(), 0);
+    bench.assert_nothing_left()
+}
+
+fn what_was_cut_off_is_gone_on_with() -> Outcome {
+    forkd()?;
+    let bench = Bench::new()?;
+    let mut child = start_at(&bench, "naive@tmpfs")?;
+    kill_process(Pid::from_child(&child), Signal::INT)?;
+    assert_eq!(child.wait()?.code(), Some(130));
+    let (cut_off, first) = (bench.sweep()?, bench.run_json()?);
+    let output = Command::new(env!("CARGO_BIN_EXE_forkd-bench"))
+        .args(["sweep", "--resume"])
+        .arg(&bench.out)
+        .arg("--work-dir")
+        .arg(&bench.work)
+        .output()?;
+    expect_code(&output, 0);
+    let (sweep, run) = (bench.sweep()?, bench.run_json()?);
+    assert!(sweep.samples.iter().map(|row| row.branch_idx).eq(1..=40));
+    assert_eq!((&run.run_id, &run.plan), (&first.run_id, &first.plan));
+    assert!(!run.interrupted && run.resumed_unix_ms.len() == 1, "{run:?}");
+    let kept = read("sweep-cut-off.csv", fs::File::open(bench.out.join("sweep-cut-off.csv"))?)?;
+    assert_eq!(kept, cut_off, "what was measured before the interruption is kept");
+    bench.assert_nothing_left()
+}
+
+fn a_throttled_disk_is_as_slow_as_asked() -> Outcome {
+    forkd()?;
+    let bench = Bench::new()?;
+    let output = bench.command("--cell naive@ext4-loop --branches 2 --gap-ms 0 --disk-bps 2M").output()?;
+    expect_code(&output, 0);
+    for row in bench.sweep()?.samples {
+        assert_eq!(row.circumstances.disk_bps, Some(2_000_000));
+        // 1 MiB is written and synced within the pause: half a second at that speed, less what the kernel lets through
+        // at first.
+        assert!(row.pause_ms > 250.0, "{row:?}");
+    }
+    let device = bench.run_json()?.roots.into_iter().find_map(|root| root.device).ok_or("no device")?;
+    assert!(device.name.starts_with("loop"), "{device:?}");
+    assert!(!bench.work.join("throttles").exists(), "the limit is still written down");
+    bench.assert_nothing_left()
+}
+
+fn a_neighbour_works_beside_and_goes() -> Outcome {
+    forkd()?;
+    let bench = Bench::new()?;
+    let arguments = "--cell stage@ext4-loop --branches 2 --gap-ms 300 --neighbour none,fsync";
+    expect_code(&bench.command(arguments).output()?, 0);
+    let sweep = bench.sweep()?;
+    assert_eq!(sweep.samples.len(), 4);
+    for row in sweep.samples.iter().filter(|row| row.circumstances.neighbour == "fsync") {
+        assert!(row.circumstances.disk_written_bytes.is_some_and(|bytes| bytes > 0), "{row:?}");
+    }
+    assert!(bench.run_json()?.warnings.iter().all(|warning| !warning.contains("neighbour")));
+    bench.assert_nothing_left()
 }
 
 fn missing_firecracker() -> Outcome {

@@ -1,53 +1,46 @@
-//! How long it takes to sum, name, fold and draw a million recorded waits: `cargo bench -p probes`.
+//! How long it takes to sum, name, fold and draw a million recorded waits: `cargo bench report`.
 //!
 //! The addresses are the running kernel's and this program's own, so the symbols are real. Twenty
 //! thousand different stacks are far more than a process has that does one job.
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use probes::aggregate::{Filter, Totals};
 use probes::decode::{ThreadId, UserSide};
 use probes::interval::{Doing, Interval, KernelStack, OffCpu, ThreadNote, Wait};
 use probes::symbolize::Symbolizer;
 use probes::unwind::{UserFrames, UserStacks};
 use reports::offcpu::{Format, SCHEMA, render};
-use rustix::time::{ClockId, clock_gettime};
 
 const WAITS: u64 = 1_000_000;
 const STACKS: u64 = 20_000;
 const THREADS: u64 = 64;
 const KERNEL_DEPTH: usize = 16;
 const USER_DEPTH: u32 = 12;
-const RUNS: u32 = 5;
 
-fn main() -> anyhow::Result<()> {
-    let kernel = kernel_functions()?;
-    let mut all = Vec::new();
-    for run in 1..=RUNS {
-        let mut stacks = UserStacks::of(std::process::id()).context("reading /proc/self/maps")?;
-        let intervals = waits(&kernel, &mut stacks);
-        let (begun, cpu_begun) = (Instant::now(), cpu_time());
-        let drawn = report(&intervals, stacks)?;
-        let (took, cpu) = (begun.elapsed(), cpu_time().saturating_sub(cpu_begun));
-        println!(
-            "run {run}: {WAITS} waits in {STACKS} stacks: {took:.2?}, {cpu:.2?} of them on a CPU \
-             ({drawn} bytes of SVG)"
+criterion_group!(benches, waits_to_pictures);
+criterion_main!(benches);
+
+fn waits_to_pictures(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("report");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10).throughput(Throughput::Elements(WAITS));
+    group.bench_function("a million waits in 20 thousand stacks", |bencher| {
+        // Read here, and not in every benchmark run that only asks for others.
+        let kernel = kernel_functions().expect("the kernel's functions can be read");
+        let prepare = || {
+            let mut stacks = UserStacks::of(std::process::id()).expect("the own mappings can be read");
+            (waits(&kernel, &mut stacks), stacks)
+        };
+        bencher.iter_batched(
+            prepare,
+            |(intervals, stacks)| report(&intervals, stacks).expect("the report is drawn"),
+            BatchSize::PerIteration,
         );
-        all.push(took);
-    }
-    all.sort_unstable();
-    let median = all.get(all.len() / 2).copied().unwrap_or(Duration::ZERO);
-    println!("median {median:.2?}, slowest {:.2?}", all.last().copied().unwrap_or_default());
-    Ok(())
-}
-
-/// What this process has used: on a busy host the better measure.
-fn cpu_time() -> Duration {
-    let used = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
+    });
+    group.finish();
 }
 
 fn report(intervals: &[Interval], stacks: UserStacks) -> anyhow::Result<usize> {

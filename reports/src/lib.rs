@@ -20,6 +20,7 @@ pub mod run;
 pub mod stacks;
 pub mod stats;
 pub mod sweep;
+pub mod sweep_report;
 pub mod syscalls;
 pub mod text;
 pub mod units;

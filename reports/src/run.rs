@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::stats::Spread;
 
 /// The `schema` of [`Run`]: the number grows with every change that a reader could trip over.
-pub const SCHEMA: &str = "forkd.run/1";
+pub const SCHEMA: &str = "forkd.run/2";
 
 /// One run: everything that is needed to judge whether two runs may be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// [`SCHEMA`].
     pub schema: String,
+    /// A UUID, the same in each row of its samples.
+    pub run_id: String,
     /// The command line, program first.
     pub arguments: Vec<String>,
     /// What was asked for, with defaults filled in.
@@ -20,7 +22,7 @@ pub struct Run {
     pub started_unix_ms: u64,
     /// End, in milliseconds since the Unix epoch.
     pub ended_unix_ms: u64,
-    /// Whether a signal ended the run before all samples were taken.
+    /// Whether the run is under way, or was ended by a signal before all samples were taken.
     pub interrupted: bool,
     /// Why the run ended early, where a failure ended it.
     pub error: Option<String>,
@@ -34,27 +36,76 @@ pub struct Run {
     pub cells: Vec<Cell>,
     /// What did not go as asked, one sentence each.
     pub warnings: Vec<String>,
+    /// Times at which the run was gone on with after an interruption, in milliseconds since the Unix epoch.
+    pub resumed_unix_ms: Vec<u64>,
+    /// Where the run's time went; absent where it took no BRANCH.
+    pub spent: Option<Spent>,
 }
 
-/// The settings that all cells of a run share.
+/// The settings of a run: enough to go on with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Cells, `data_path@root`, in the order in which each trial runs them.
+    /// Names of the cells, in the order in which they were asked for.
     pub cells: Vec<String>,
+    /// The conditions of each cell, in the same order.
+    pub matrix: Vec<PlannedCell>,
     /// Repetitions of every cell.
     pub trials: u32,
     /// Consecutive BRANCHes of each trial.
     pub branches: u32,
+    /// Whether each BRANCH's answer waited until its snapshot was on disk.
+    pub durable: bool,
+    /// What draws the order of the cells in each trial and, with the BRANCH index, the contents of the dirtied pages.
+    pub seed: u64,
+    /// How long a trial waited for idle disks before it began all the same.
+    pub drain_limit_ms: u64,
+    /// What the user says of the disk below, where this host cannot see it.
+    pub disk_note: Option<String>,
+}
+
+/// The conditions of one cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// Its name.
+    pub cell: String,
+    /// How the BRANCH's bytes get to disk.
+    pub data_path: String,
+    /// What the snapshots lie on, as the command line has it.
+    pub root: String,
+    /// What is asked of Firecracker: `diff` or `full`.
+    pub mode: String,
+    /// Guest memory in MiB.
+    pub mem_mib: u32,
     /// Pages (4 KiB) that the guest dirties before each BRANCH.
     pub dirty_pages: u64,
     /// Time between dirtying the pages and the BRANCH.
     pub gap_ms: u64,
-    /// Guest memory in MiB.
-    pub mem_mib: u32,
-    /// Whether each BRANCH's answer waited until its snapshot was on disk.
-    pub durable: bool,
-    /// What keys the contents of the dirtied pages, together with the BRANCH index.
-    pub seed: u64,
+    /// What else uses the file system meanwhile.
+    pub neighbour: String,
+    /// What the disk below is throttled to, in bytes a second each way.
+    pub disk_bps: Option<u64>,
+}
+
+/// Where the time of a run went. The rest of `wall_ns` is overhead: file systems, daemons, guests, idle disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// From the first trial's begin to the last one's end.
+    pub wall_ns: u64,
+    /// From asking for a BRANCH to its answer, all of them.
+    pub branches_ns: u64,
+    /// Between dirtying the pages and the BRANCH, all of them.
+    pub gaps_ns: u64,
+    /// Waiting until the host had written its dirty memory; a part of the overhead.
+    pub drain_ns: u64,
+}
+
+impl Spent {
+    /// What went neither into BRANCHes nor into their gaps, as a share of the whole in percent.
+    pub fn overhead_pct(&self) -> f64 {
+        let used_ns = self.branches_ns.saturating_add(self.gaps_ns);
+        let outside_ns = self.wall_ns.saturating_sub(used_ns);
+        if self.wall_ns == 0 { 0.0 } else { outside_ns as f64 * 100.0 / self.wall_ns as f64 }
+    }
 }
 
 /// The host.
@@ -68,6 +119,12 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory in MiB.
     pub mem_mib: u64,
+    /// Which boot of it: two runs of one boot had the same kernel, settings and neighbours at hand.
+    pub boot_id: Option<String>,
+    /// How the kernel sets the processors' speed (`scaling_governor`); absent where it does not.
+    pub cpu_governor: Option<String>,
+    /// Whether anonymous memory gets huge pages: the chosen word of `transparent_hugepage/enabled`.
+    pub transparent_hugepage: Option<String>,
 }
 
 /// Programs that took part.
@@ -108,7 +165,7 @@ pub struct Device {
 /// What was measured in one cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// `data_path@root`.
+    /// Its name.
     pub cell: String,
     /// Samples taken.
     pub samples: u64,
@@ -116,4 +173,16 @@ pub struct Cell {
     pub pause_ms: Spread,
     /// By trial, by BRANCH index.
     pub pauses_ms: Vec<Vec<f64>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spent;
+
+    #[test]
+    fn the_overhead_is_what_neither_branches_nor_gaps_took() {
+        let spent = Spent { wall_ns: 1_000, branches_ns: 150, gaps_ns: 650, drain_ns: 100 };
+        assert!((spent.overhead_pct() - 20.0).abs() < 1e-9);
+        assert!(Spent::default().overhead_pct().abs() < 1e-9);
+    }
 }

@@ -26,9 +26,25 @@ impl Spread {
     }
 }
 
+/// The smallest of `values` that the share `part` of them (0 to 1) does not exceed, `None` of nothing. Always one of
+/// the values: nothing is interpolated.
+pub fn quantile(mut values: Vec<f64>, part: f64) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let rank = (part * values.len() as f64).ceil() as usize;
+    values.get(rank.max(1) - 1).or(values.last()).copied()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Spread;
+    use super::{Spread, quantile};
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(quantile(hundred.clone(), 0.95), Some(95.0));
+        assert_eq!((quantile(hundred.clone(), 0.0), quantile(hundred, 1.0)), (Some(1.0), Some(100.0)));
+        assert_eq!((quantile(vec![3.0, 1.0], 0.95), quantile(Vec::new(), 0.5)), (Some(3.0), None));
+    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {

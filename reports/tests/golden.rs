@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use reports::explain::{self, Explain, Form};
 use reports::futex::Futex;
 use reports::offcpu::{Format, OffCpu, render};
-use reports::plot::{Words, sweep_png};
-use reports::sweep;
+use reports::plot::{Words, distribution_png, phases_png, sweep_png, written_png};
+use reports::run::Run;
+use reports::sweep::{self, Sweep};
+use reports::sweep_report::{Measured, Picture, SweepReport, html, markdown};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -154,12 +156,38 @@ fn futex_folded_stacks() {
     check("futex.folded", &futex(Format::Folded), lines);
 }
 
+/// The golden sweep, with what later sweeps know of a device beside it.
+fn sweep() -> Sweep {
+    let mut sweep = sweep::read("sweep.csv", fs::File::open(golden("sweep.csv")).unwrap()).unwrap();
+    for sample in sweep.samples.iter_mut().filter(|sample| sample.root != "tmpfs") {
+        let copied_bytes = u64::from(sample.mem_mib) << 20;
+        let share = u64::from(sample.branch_idx + sample.trial);
+        sample.circumstances.disk_written_bytes = Some(copied_bytes * share / 8);
+    }
+    sweep
+}
+
 #[test]
-fn sweep_picture() {
-    let sweep = sweep::read("sweep.csv", fs::File::open(golden("sweep.csv")).unwrap()).unwrap();
+fn sweep_pictures() {
     let words = Words {
         title: "Pause of consecutive diff BRANCHes".to_owned(),
         caption: "512 MiB guest, 16 MiB dirtied 3 s before each BRANCH, 3 trials, Linux 6.18".to_owned(),
     };
-    check("sweep.png", &sweep_png(&sweep, &words).unwrap(), pixels);
+    check("sweep.png", &sweep_png(&sweep(), &words).unwrap(), pixels);
+    check("distribution.png", &distribution_png(&sweep(), &words).unwrap(), pixels);
+    check("phases.png", &phases_png(&sweep(), &words).unwrap(), pixels);
+    check("written.png", &written_png(&sweep(), &words).unwrap(), pixels);
+}
+
+#[test]
+fn sweep_report_text() {
+    let run: Run = serde_json::from_slice(&fs::read(golden("run.json")).unwrap()).unwrap();
+    let measured = Measured { label: "one".to_owned(), run: Some(run), sweep: sweep() };
+    let report = SweepReport::new(vec![measured]);
+    // The pictures have golden files of their own.
+    let pictures: Vec<Picture> = report.pictures().unwrap();
+    let without_pixels = pictures.into_iter().map(|picture| Picture { png: b"pixels".to_vec(), ..picture });
+    let pictures: Vec<Picture> = without_pixels.collect();
+    check("sweep_report.md", markdown(&report, &pictures).as_bytes(), lines);
+    check("sweep_report.html", html(&report, &pictures, b"samples").as_bytes(), lines);
 }

@@ -23,6 +23,12 @@ pub enum Need {
     LoopExt4,
     /// Writeback throttling on loop devices.
     WritebackThrottling,
+    /// A loop device and `mkfs.xfs`.
+    LoopXfs,
+    /// A loop device and `mkfs.btrfs`.
+    LoopBtrfs,
+    /// The blkio controller of cgroup v1, which limits what a block device is given.
+    DiskThrottle,
     /// `systemd-analyze`, which checks units without running systemd.
     SystemdAnalyze,
 }
@@ -45,8 +51,11 @@ impl Need {
                 .then(|| "needs a kernel with BTF (/sys/kernel/btf/vmlinux)".to_owned()),
             Self::OrdinaryGuests => missing_hardware_virtualisation(),
             Self::LinuxGuest => missing_linux_guest(),
-            Self::LoopExt4 => missing_loop_ext4(),
             Self::WritebackThrottling => missing_writeback_throttling(),
+            Self::LoopExt4 => missing_loop("mkfs.ext4", "e2fsprogs"),
+            Self::LoopXfs => missing_loop("mkfs.xfs", "xfsprogs"),
+            Self::LoopBtrfs => missing_loop("mkfs.btrfs", "btrfs-progs"),
+            Self::DiskThrottle => missing_disk_throttle(),
             Self::SystemdAnalyze => on_path("systemd-analyze")
                 .is_none()
                 .then(|| "needs systemd-analyze on PATH (apt-get install systemd)".to_owned()),
@@ -88,14 +97,25 @@ fn missing_linux_guest() -> Option<String> {
     Some(format!("needs {} (guest/linux/build target/linux-guest)", missing.display()))
 }
 
-fn missing_loop_ext4() -> Option<String> {
+fn missing_loop(mkfs: &str, package: &str) -> Option<String> {
     if !Path::new("/dev/loop-control").exists() {
         return Some("needs loop devices (/dev/loop-control)".to_owned());
     }
-    ["mkfs.ext4", "losetup", "mount"]
+    [mkfs, "losetup", "mount"]
         .into_iter()
         .find(|tool| on_path(tool).is_none())
-        .map(|tool| format!("needs {tool} on PATH (apt-get install e2fsprogs util-linux mount)"))
+        .map(|tool| format!("needs {tool} on PATH (apt-get install {package} util-linux mount)"))
+}
+
+fn missing_disk_throttle() -> Option<String> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let is_blkio = |line: &&str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        matches!(fields[..], [_, _, "cgroup", options, ..] if options.split(',').any(|option| option == "blkio"))
+    };
+    let group = mounts.lines().find(is_blkio).and_then(|line| line.split(' ').nth(1));
+    let has_it = group.is_some_and(|group| Path::new(group).join("blkio.throttle.write_bps_device").exists());
+    (!has_it).then(|| "needs the blkio controller of cgroup v1, with throttling".to_owned())
 }
 
 fn missing_writeback_throttling() -> Option<String> {

@@ -15,7 +15,8 @@ pub fn name(need: Need) -> &'static str {
         Need::Kvm => "/dev/kvm",
         Need::Firecracker => "firecracker",
         Need::Btf => "kernel BTF",
-        Need::LoopExt4 => "loop devices",
+        Need::LoopExt4 | Need::LoopXfs | Need::LoopBtrfs => "loop devices",
+        Need::DiskThrottle => "disk throttling",
         Need::OrdinaryGuests => "a KVM of the hardware",
         Need::LinuxGuest => "the Linux guest",
         Need::SystemdAnalyze => "systemd-analyze",
@@ -44,10 +45,11 @@ fn remedy(need: Need) -> &'static str {
         }
         Need::Firecracker => "run `cargo xtask setup`",
         Need::Btf => "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian's are",
-        Need::LoopExt4 => {
+        Need::LoopExt4 | Need::LoopXfs | Need::LoopBtrfs => {
             "`modprobe loop`, free one with `losetup --detach`, in a container use `--privileged`"
         }
         Need::WritebackThrottling => "boot a kernel built with CONFIG_BLK_WBT_MQ=y, as Debian's are",
+        Need::DiskThrottle => "mount the blkio controller of cgroup v1, where cgroup v2 does not have it",
         Need::OrdinaryGuests => {
             "use bare metal with VT-x or AMD-V turned on in its firmware, or turn nested virtualisation on"
         }

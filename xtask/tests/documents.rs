@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 12] = [
     "docs/PROBES.md",
     "docs/RUNBOOK.md",
     "docs/SANDBOXES.md",
+    "docs/SWEEP.md",
 ];
 
 fn root() -> PathBuf {

@@ -9,6 +9,7 @@ use forkd::api::{BranchRequest, Sandbox};
 use super::host::slow_fs::SlowFs;
 use super::scenario::{BranchOf, Place, Scene};
 use crate::Error;
+use crate::cell::FileSystem;
 use crate::host::facts;
 use crate::site::mount::Mounted;
 use crate::site::{Programs, Site};
@@ -48,7 +49,7 @@ impl Root {
                 let below = Mounted::tmpfs(&folder.join("memory"), BYTES)?;
                 let image = below.point().join("disk.img");
                 Self {
-                    _mounted: Some(Mounted::ext4_loop(&image, point, BYTES)?),
+                    _mounted: Some(Mounted::on_loop(FileSystem::Ext4, &image, point, BYTES)?),
                     _below: Some(below),
                     ..nothing
                 }

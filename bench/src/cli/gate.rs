@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use bench::cell::Cell;
+use bench::cell::{Matrix, Place};
 use bench::gate::{
     self, ArmRequest, Disturbance, FilesRequest, Inconclusive, MeasureRequest, Rule, Source, compare_files,
 };
 use bench::interrupt::Interrupt;
 use bench::judge::Plan;
-use bench::sweep::Settings;
+use bench::sweep::{DRAIN_LIMIT, Settings};
 use bench::{Error, work};
 use clap::{Args, value_parser};
 use forkd::api::DataPath;
@@ -104,7 +104,7 @@ struct Measured {
 
     /// Data path and root to measure, as DATA_PATH@ROOT; several are judged together, with Holm's correction
     #[arg(long, value_delimiter = ',', default_value = "stage@ext4-loop")]
-    cell: Vec<Cell>,
+    cell: Vec<Place>,
 
     /// Take exactly so many blocks, and look once; else looks at 10, 20 and 30 blocks with the error split, where a
     /// regression ends it at any, and a pass from 20 on
@@ -241,15 +241,20 @@ impl Measured {
     }
 
     fn settings(&self, seed: u64) -> Settings {
+        let matrix = Matrix {
+            mem_mib: vec![self.mem_mib],
+            dirty_pages: vec![self.dirty_pages],
+            gap_ms: vec![self.gap_ms],
+            ..Matrix::of(self.cell.clone())
+        };
         let settings = Settings {
-            cells: self.cell.clone(),
+            cells: matrix.cells(),
             trials: 0,
             branches: self.branches,
-            dirty_pages: self.dirty_pages,
-            gap_ms: self.gap_ms,
-            mem_mib: self.mem_mib,
             durable: self.durable,
             seed,
+            drain_limit: DRAIN_LIMIT,
+            disk_note: None,
         };
         if self.quick { gate::quick(settings) } else { settings }
     }

@@ -3,8 +3,10 @@
 mod battery;
 mod floor;
 mod gate;
+mod neighbour;
 mod power;
 mod probe_cost;
+mod report;
 mod sweep;
 mod trend;
 mod whatif;
@@ -27,9 +29,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pause of consecutive diff BRANCHes, by data path and snapshot root
+    /// Pause of consecutive BRANCHes, by data path, snapshot root and whatever else is given several values
     #[command(after_help = EXIT_CODES)]
-    Sweep(sweep::SweepArgs),
+    Sweep(Box<sweep::SweepArgs>),
     /// Pause of the daemon's stage beside that of a bare client that knows what will be written
     #[command(after_help = EXIT_CODES)]
     Floor(floor::FloorArgs),
@@ -60,6 +62,12 @@ pub enum Command {
     /// A process of the battery's own, which it starts by itself
     #[command(hide = true)]
     Part(battery::PartArgs),
+    /// Pictures, tables and one page of sweeps that were measured
+    #[command(after_help = EXIT_CODES)]
+    Report(report::ReportArgs),
+    /// Loads a file until it is killed, as `sweep --neighbour` has it
+    #[command(hide = true)]
+    Neighbour(neighbour::NeighbourArgs),
 }
 
 /// The programs that a command runs, found.

@@ -9,33 +9,31 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::Error;
-
-/// Units of `/sys/block/*/stat`, whatever the device's own sectors are (Documentation/block/stat.rst).
-const SECTOR_BYTES: u64 = 512;
+use crate::host::device;
 
 /// A mounted file system and the block device below it.
 #[derive(Debug)]
 pub struct Disk {
     root: File,
-    stat: PathBuf,
+    name: String,
 }
 
 impl Disk {
     /// The file system of `root`, which lies on the block device `name`.
     pub fn new(root: &Path, name: &str) -> Result<Self, Error> {
-        let stat = PathBuf::from("/sys/block").join(name).join("stat");
         let root = File::open(root).map_err(Error::file("open", root))?;
-        Ok(Self { root, stat })
+        Ok(Self { root, name: name.to_owned() })
     }
 
     /// Syncs the file system, then returns the bytes that the device has been told to write since it was made.
     pub fn synced_written_bytes(&self) -> Result<u64, Error> {
-        rustix::fs::syncfs(&self.root).map_err(|error| Error::file("sync", &self.stat)(error.into()))?;
-        let text = fs::read_to_string(&self.stat).map_err(Error::file("read", &self.stat))?;
-        // The seventh field: write sectors.
-        let sectors = text.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
-        let strange = || std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no seventh number");
-        Ok(sectors.ok_or_else(strange).map_err(Error::file("read", &self.stat))? * SECTOR_BYTES)
+        let path = || PathBuf::from("/sys/block").join(&self.name);
+        rustix::fs::syncfs(&self.root).map_err(|error| Error::file("sync", &path())(error.into()))?;
+        device::written_bytes(&self.name).ok_or_else(|| {
+            let strange =
+                std::io::Error::new(std::io::ErrorKind::InvalidData, "it counts no written sectors");
+            Error::file("read", &path().join("stat"))(strange)
+        })
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use forkd::api::{Branch, DataPath};
+use forkd::api::{Branch, BranchMode, DataPath};
 use probes_common::BranchPhase;
 
 use super::client::{self, Pages};
 use super::rows::{PhasesNs, Set};
 use super::{Settings, accounts::Disk};
 use crate::Error;
-use crate::api::Api;
+use crate::api::{Api, BranchKind};
 use crate::site::Site;
 use crate::trial::ask;
 use crate::work::Work;
@@ -71,7 +71,8 @@ impl<'a> Guest<'a> {
     ) -> Result<Branch, Error> {
         self.branches += 1;
         let tag = format!("{prefix}-{}", self.branches);
-        self.site.api.branch(&self.id, &tag, data_path, durable).await
+        let kind = BranchKind { mode: BranchMode::Diff, data_path, durable };
+        self.site.api.branch(&self.id, &tag, kind).await
     }
 }
 
@@ -88,7 +89,7 @@ pub fn phases(branch: &Branch) -> PhasesNs {
 pub fn disk(site: &Site) -> Result<Disk, Error> {
     let device = site.facts.as_ref().and_then(|facts| facts.device.as_ref());
     match (site.snapshots(), device) {
-        (Some(root), Some(device)) => Disk::new(root, &device.name),
+        (Some(root), Some(device)) => Disk::new(&root, &device.name),
         _ => Err(Error::Missing("the snapshots lie on no block device that /sys/block names".to_owned())),
     }
 }

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use forkd::api::DataPath;
 
 use crate::Error;
-use crate::cell::Root;
+use crate::cell::{FileSystem, Root};
 use crate::host::{facts, tools};
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, print};
-use crate::site::{Programs, Site};
+use crate::site::{Ground, Programs, Site};
 use crate::work::Work;
 
 mod accounts;
@@ -150,7 +150,8 @@ async fn measure(
     gathered: &mut Gathered,
 ) -> Result<(), Error> {
     gathered.firecracker = tools::version(&request.programs.firecracker);
-    let site = interrupt.or(Site::build(work, &request.programs, Root::Ext4Loop, bytes)).await?;
+    let ground = Ground::of(Root::Loop(FileSystem::Ext4), bytes);
+    let site = interrupt.or(Site::build(work, &request.programs, &ground)).await?;
     gathered.forkd = Some(interrupt.or(site.api.version()).await?);
     gathered.root.clone_from(&site.facts);
     let newest = interrupt.or(pairs::take(&site, work, &request.settings, gathered)).await?;

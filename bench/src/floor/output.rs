@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reports::plot::{Words, sweep_png};
 use reports::run::{Machine, Root, Versions};
-use reports::sweep::{Sample, Sweep};
+use reports::sweep::{Circumstances, Sample, Sweep};
 use serde::Serialize;
 
 use super::rows::{Arm, Row, Set, to_csv};
@@ -109,6 +109,7 @@ fn sweep(settings: &Settings, rows: &[Row]) -> Sweep {
         diff_physical_bytes: row.dirty_bytes,
         phases_ns: Vec::new(),
         start_unix_ms: 0,
+        circumstances: Circumstances::default(),
     };
     let mut samples: Vec<Sample> = rows.iter().map(sample).collect();
     // One look for each cell, whatever order the first pair was drawn in.

@@ -51,7 +51,9 @@ impl ArmRequest {
 
     /// The cell that this arm measures where `cell` is asked for.
     pub fn cell(&self, cell: Cell) -> Cell {
-        Cell { data_path: self.data_path.unwrap_or(cell.data_path), ..cell }
+        let data_path = self.data_path.unwrap_or(cell.data_path);
+        let elsewhere = cell.name.split_once('@').map_or("", |(_, elsewhere)| elsewhere);
+        Cell { data_path, name: format!("{}@{elsewhere}", data_path.name()), ..cell }
     }
 }
 

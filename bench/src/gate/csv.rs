@@ -29,17 +29,20 @@ pub struct Shared {
 
 /// The CSV that [`super::Side::read`] reads.
 pub fn render(sweeps: &[Taken], shared: &Shared) -> Result<Vec<u8>, Error> {
-    let samples = sweeps.iter().flat_map(|taken| taken.samples.iter().cloned()).collect();
+    let mut samples: Vec<Sample> = sweeps.iter().flat_map(|taken| taken.samples.iter().cloned()).collect();
+    for sample in &mut samples {
+        sample.circumstances.run_id.clone_from(&shared.run_id);
+    }
     let plain = to_csv(&Sweep { phases: shared.phases.clone(), samples }).map_err(refused)?;
     let hosts = sweeps.iter().flat_map(|taken| taken.samples.iter().map(|_| taken.host));
     let mut reader = csv::Reader::from_reader(plain.as_slice());
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut header = reader.headers().map_err(refused)?.clone();
-    header.extend(["run_id", "machine"].iter().chain(&HOST));
+    header.extend(["machine"].iter().chain(&HOST));
     writer.write_record(&header).map_err(refused)?;
     for (record, host) in reader.records().zip(hosts) {
         let mut record = record.map_err(refused)?;
-        record.extend([&shared.run_id, &shared.machine]);
+        record.extend([&shared.machine]);
         record.extend(host_fields(host));
         writer.write_record(&record).map_err(refused)?;
     }
@@ -78,6 +81,7 @@ mod tests {
             diff_physical_bytes: 0,
             phases_ns: vec![3_000_000],
             start_unix_ms: u64::from(trial * 10 + branch_idx),
+            circumstances: reports::sweep::Circumstances::default(),
         };
         let host =
             |trial: u32| Host { steal_share: 0.25 / f64::from(trial), free_mib: 7.0, ..Host::default() };

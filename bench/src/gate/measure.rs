@@ -6,8 +6,8 @@ use crate::cell::Cell;
 use crate::host::{facts, tools, usage::Usage, writeback};
 use crate::interrupt::Interrupt;
 use crate::judge::{self, Class, Plan};
-use crate::site::{Programs, Site, bytes_needed};
-use crate::sweep::{Recording, Settings, Watch};
+use crate::site::{Ground, Programs, Site, bytes_needed};
+use crate::sweep::{Recording, Settings, Step, Watch};
 use crate::trial::{Made, Subject, unix_ms};
 use crate::work::Work;
 use crate::{Error, files};
@@ -96,7 +96,7 @@ pub async fn measure(request: &MeasureRequest, interrupt: &mut Interrupt) -> Res
 fn slowest(request: &MeasureRequest, verdicts: &[CellVerdict]) -> Cell {
     let cells = request.settings.cells.iter().zip(verdicts);
     let regressed = cells.filter(|(_, verdict)| verdict.verdict.class == Class::Regress);
-    regressed.map(|(cell, _)| *cell).next().unwrap_or(request.settings.cells[0])
+    regressed.map(|(cell, _)| cell).next().unwrap_or(&request.settings.cells[0]).clone()
 }
 
 /// What a measurement has gathered, and what it measures with.
@@ -154,11 +154,11 @@ impl<'a> Session<'a> {
     async fn block(&mut self, block: u32, interrupt: &mut Interrupt) -> Result<(), Error> {
         self.b_first = if block % 2 == 1 { self.random.bool() } else { !self.b_first };
         let order = if self.b_first { [1, 0] } else { [0, 1] };
-        for &cell in &self.request.settings.cells {
+        for cell in &self.request.settings.cells {
             for arm in order {
                 let disturbance = self.request.arms[arm].disturbance.as_ref();
                 let begin = |site: &Site| Disturbed::begin(disturbance, site);
-                let (taken, _) = self.sweep(arm, (cell, block), begin, interrupt).await?;
+                let (taken, _) = self.sweep(arm, (cell.clone(), block), begin, interrupt).await?;
                 self.sweeps[arm].push(taken);
             }
         }
@@ -186,8 +186,9 @@ impl<'a> Session<'a> {
         recording
             .progress
             .step(&format!("block {block}, {}: file system and daemon", ["baseline", "candidate"][arm]));
-        let bytes = bytes_needed(settings.branches, settings.mem_mib, settings.dirty_pages);
-        let mut site = interrupt.or(Site::build(self.work, programs, cell.root, bytes)).await?;
+        let bytes = bytes_needed(settings.branches, cell.mem_mib, cell.dirty_pages);
+        let ground = Ground { root: cell.root.clone(), bytes, disk_bps: cell.disk_bps };
+        let mut site = interrupt.or(Site::build(self.work, programs, &ground)).await?;
         let version = interrupt.or(site.api.version()).await?;
         self.versions[arm].get_or_insert(version);
         let mut made = Made::default();
@@ -195,16 +196,16 @@ impl<'a> Session<'a> {
         let before = recording.sweep.samples.len();
         let (watch, host) = interrupt
             .or(async {
-                let subject =
-                    Subject::prepare(&mut site, &settings, (cell, block), &mut made, recording).await?;
+                let step = Step { cell: &cell, trial: block, order: block };
+                let subject = Subject::prepare(&mut site, &settings, step, &mut made, recording).await?;
                 work.record(subject.sandbox.pid)?;
                 let dirty_mib = writeback::pending_kib() as f64 / 1024.0;
                 let mut watch = watch(&site)?;
                 watch.begin(&subject.sandbox)?;
                 let begin = Usage::now(site.daemon_pid());
-                subject.branch_all(&site.api, &settings, &mut made, recording, &mut watch).await?;
+                subject.branch_all(&site, &settings, &mut made, recording, &mut watch).await?;
                 let end = Usage::now(site.daemon_pid());
-                let free_mib = site.snapshots().map_or(Ok(0), tools::free_bytes)? as f64 / MIB;
+                let free_mib = site.snapshots().map_or(Ok(0), |path| tools::free_bytes(&path))? as f64 / MIB;
                 Ok((watch, begin.until(&end, dirty_mib, free_mib)))
             })
             .await?;
@@ -227,8 +228,10 @@ impl<'a> Session<'a> {
 
 /// Refuses a measurement that would fill the disk half-way.
 fn check_space(request: &MeasureRequest, work: &Work) -> Result<(), Error> {
-    let Settings { branches, mem_mib, dirty_pages, .. } = request.settings;
-    let (needed, free) = (bytes_needed(branches, mem_mib, dirty_pages), tools::free_bytes(work.folder())?);
+    let settings = &request.settings;
+    let needed = |cell: &Cell| bytes_needed(settings.branches, cell.mem_mib, cell.dirty_pages);
+    let needed = settings.cells.iter().map(needed).max().unwrap_or(0);
+    let free = tools::free_bytes(work.folder())?;
     if free < needed {
         let (needed, free, folder) = (needed >> 20, free >> 20, work.folder().display());
         return Err(Error::Missing(format!(

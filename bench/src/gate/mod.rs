@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<Side, Error> {
 
 /// Kernel and machine on one line, as the column `machine` has them.
 pub fn machine_name(machine: &reports::run::Machine) -> String {
-    let reports::run::Machine { kernel, cpu_model, cpus, mem_mib } = machine;
+    let reports::run::Machine { kernel, cpu_model, cpus, mem_mib, .. } = machine;
     format!("Linux {kernel}, {cpus} x {cpu_model}, {mem_mib} MiB")
 }
 
@@ -106,6 +106,10 @@ pub const QUICK_BLOCKS: usize = 10;
 
 /// The conditions of a quick gate: short enough for each change of the code, and the same for all who use it.
 #[must_use]
-pub fn quick(settings: crate::sweep::Settings) -> crate::sweep::Settings {
-    crate::sweep::Settings { branches: 6, gap_ms: 200, dirty_pages: 2048, mem_mib: 128, ..settings }
+pub fn quick(mut settings: crate::sweep::Settings) -> crate::sweep::Settings {
+    settings.branches = 6;
+    for cell in &mut settings.cells {
+        (cell.gap_ms, cell.dirty_pages, cell.mem_mib) = (200, 2048, 128);
+    }
+    settings
 }

@@ -44,7 +44,7 @@ async fn record_both(
     let mut reports = Vec::new();
     for arm in [0, 1] {
         let begin = |_: &Site| Ok(Pauses::default());
-        let (_, pauses) = session.sweep(arm, (cell, 0), begin, interrupt).await?;
+        let (_, pauses) = session.sweep(arm, (cell.clone(), 0), begin, interrupt).await?;
         reports.extend(pauses.report()?);
     }
     Ok(reports.try_into().ok())

@@ -24,6 +24,23 @@ pub fn loop_file(name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path)))
 }
 
+/// Loop devices that are free, and all that there are.
+pub fn loops() -> (usize, usize) {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let names = devices.filter_map(|device| device.file_name().into_string().ok());
+    let all: Vec<String> = names.filter(|name| name.starts_with("loop")).collect();
+    (all.iter().filter(|name| loop_file(name).is_none()).count(), all.len())
+}
+
+/// Bytes that the device `name` has been told to write since it was made.
+pub fn written_bytes(name: &str) -> Option<u64> {
+    /// Units of this file, whatever the device's own sectors are (Documentation/block/stat.rst).
+    const SECTOR_BYTES: u64 = 512;
+    let stat = fs::read_to_string(PathBuf::from("/sys/block").join(name).join("stat")).ok()?;
+    // The seventh field: write sectors.
+    Some(stat.split_whitespace().nth(6)?.parse::<u64>().ok()? * SECTOR_BYTES)
+}
+
 /// Names of the loop devices whose file lies below `folder`.
 pub fn loops_below(folder: &Path) -> Vec<String> {
     let Ok(devices) = fs::read_dir("/sys/block") else { return Vec::new() };

@@ -16,7 +16,16 @@ pub fn machine() -> Machine {
         cpu_model: values("/proc/cpuinfo", "model name").pop().unwrap_or_else(|| "unknown".to_owned()),
         cpus: cpus.len() as u32,
         mem_mib: meminfo_kib("MemTotal").unwrap_or(0) / 1024,
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        cpu_governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled").as_deref().and_then(chosen),
     }
+}
+
+/// The word in brackets: `always [madvise] never` is how the kernel shows a choice.
+fn chosen(words: &str) -> Option<String> {
+    let (_, rest) = words.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
 }
 
 /// The file system below the folder `path`, which cells call `root`.
@@ -24,7 +33,7 @@ pub fn root(root: &str, path: &Path) -> Result<Root, Error> {
     let Some(mount) = mountinfo::of(path)? else {
         return Ok(unknown_root(root));
     };
-    let below = device::by_number(&mount.device);
+    let below = mount.device_number().and_then(|number| device::by_number(&number));
     let image = below.as_ref().and_then(|below| device::loop_file(&below.name));
     let image_mount =
         image.as_deref().and_then(Path::parent).and_then(|folder| mountinfo::of(folder).ok()?);
@@ -54,6 +63,11 @@ pub fn meminfo_kib(name: &str) -> Option<u64> {
     values("/proc/meminfo", name).pop()?.strip_suffix(" kB")?.trim().parse().ok()
 }
 
+/// The one line of a file of the kernel, where it is there.
+fn line(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
 /// Values of all lines `name: value` of a file in /proc.
 fn values(path: &str, name: &str) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -63,13 +77,19 @@ fn values(path: &str, name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{machine, root};
+    use super::{chosen, machine, root};
     use std::path::Path;
 
     #[test]
     fn the_machine_has_a_kernel_a_processor_and_memory() {
         let machine = machine();
         assert!(!machine.kernel.is_empty() && machine.cpus > 0 && machine.mem_mib > 0, "{machine:?}");
+    }
+
+    #[test]
+    fn a_choice_is_the_word_in_brackets() {
+        assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
+        assert_eq!(chosen("none"), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod facts;
+pub mod guard;
 pub mod mountinfo;
 pub mod tools;
 pub mod usage;

@@ -15,8 +15,23 @@ pub struct MountInfo {
     pub device: String,
     /// Type of its file system.
     pub file_system: String,
+    /// What is mounted: a device's path, or any word where there is no device.
+    pub source: String,
     /// Options of the mount, then those of the file system.
     pub options: String,
+}
+
+impl MountInfo {
+    /// `major:minor` of the block device below. Of a btrfs, which has a number that is no device's, the one that it
+    /// was mounted from.
+    pub fn device_number(&self) -> Option<String> {
+        if !self.device.starts_with("0:") {
+            return Some(self.device.clone());
+        }
+        let name = Path::new(&self.source).strip_prefix("/dev").ok()?;
+        let number = std::fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev")).ok()?;
+        Some(number.trim().to_owned())
+    }
 }
 
 /// Every mount, in the order in which they were made.
@@ -46,11 +61,12 @@ fn parse(line: &str) -> Option<MountInfo> {
     let mut mount = mount.split(' ').skip(2);
     let (device, _root, point, options) = (mount.next()?, mount.next()?, mount.next()?, mount.next()?);
     let mut file_system = file_system.split(' ');
-    let (name, _source, super_options) = (file_system.next()?, file_system.next()?, file_system.next()?);
+    let (name, source, super_options) = (file_system.next()?, file_system.next()?, file_system.next()?);
     Some(MountInfo {
         point: unescape(point),
         device: device.to_owned(),
         file_system: name.to_owned(),
+        source: source.to_owned(),
         options: format!("{options} / {super_options}"),
     })
 }
@@ -82,6 +98,13 @@ mod tests {
         assert_eq!(mount.point, Path::new("/a b"));
         assert_eq!((mount.device.as_str(), mount.file_system.as_str()), ("7:0", "ext4"));
         assert_eq!(mount.options, "rw,noatime / rw,errors=continue");
+        assert_eq!((mount.source.as_str(), mount.device_number().as_deref()), ("/dev/loop0", Some("7:0")));
+    }
+
+    #[test]
+    fn a_file_system_without_a_device_has_no_number() {
+        let mount = parse("31 25 0:41 / /t rw - tmpfs forkd-bench rw").unwrap();
+        assert_eq!(mount.device_number(), None);
     }
 
     #[test]

@@ -6,13 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cell::Matrix;
 use crate::gate::{self, Inconclusive, MeasureRequest, Rule};
 use crate::host::facts;
 use crate::interrupt::Interrupt;
 use crate::judge::Plan;
 use crate::progress::{print, say};
 use crate::site::Programs;
-use crate::sweep::Settings;
+use crate::sweep::{DRAIN_LIMIT, Settings};
 use crate::{Error, files};
 
 mod document;
@@ -97,14 +98,13 @@ fn gate_request(request: &Request, planned: &Planned, out: PathBuf) -> Result<Me
         arms: planned.arms(&request.programs.forkd),
         firecracker: request.programs.firecracker.clone(),
         settings: gate::quick(Settings {
-            cells: vec![planned.cell],
+            cells: Matrix::of(vec![planned.place.clone()]).cells(),
             trials: 0,
             branches: 0,
-            dirty_pages: 0,
-            gap_ms: 0,
-            mem_mib: 0,
             durable: false,
             seed,
+            drain_limit: DRAIN_LIMIT,
+            disk_note: None,
         }),
         plan: Plan::once(alpha, gate::QUICK_BLOCKS).map_err(|error| Error::Usage(error.to_string()))?,
         rule: Rule { alpha, limit_ms: None, force: false, seed },

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use forkd::api::DataPath;
 
-use crate::cell::{Cell, Root};
+use crate::cell::{FileSystem, Place, Root};
 use crate::gate::{ArmRequest, Disturbance, Source};
 
 /// Begin of the names of runs of a build against itself.
@@ -22,7 +22,7 @@ pub struct Planned {
     /// What is compared, in a few words.
     pub says: String,
     /// What is measured.
-    pub cell: Cell,
+    pub place: Place,
     /// Added to the proof's seed.
     pub seed: u64,
     candidate_path: Option<DataPath>,
@@ -56,12 +56,13 @@ pub fn names(null_runs: u32) -> impl Iterator<Item = String> {
 pub fn planned(name: &str, median_ms: Option<f64>) -> Option<Planned> {
     let stage = Planned {
         says: "a build against itself".to_owned(),
-        cell: Cell { data_path: DataPath::Stage, root: Root::Ext4Loop },
+        place: Place { data_path: DataPath::Stage, root: Root::Loop(FileSystem::Ext4) },
         seed: name.bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))),
         candidate_path: None,
         disturbances: [None, None],
     };
-    let naive = Planned { cell: Cell { data_path: DataPath::Naive, ..stage.cell }, ..stage.clone() };
+    let place = Place { data_path: DataPath::Naive, ..stage.place.clone() };
+    let naive = Planned { place, ..stage.clone() };
     let (kind, rest) = name.rsplit_once('-').unwrap_or((name, ""));
     let percent = || rest.parse::<u32>().ok();
     Some(match (kind, rest) {

@@ -95,7 +95,7 @@ impl Drop for Daemon {
 }
 
 /// Has the kernel send SIGTERM to the child when we die, however we die.
-fn end_with_parent(command: &mut Command) {
+pub(super) fn end_with_parent(command: &mut Command) {
     let set = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?);
     // SAFETY: between fork and exec the closure makes one prctl(2) system call; it neither allocates nor
     // takes a lock.

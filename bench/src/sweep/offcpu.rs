@@ -9,7 +9,7 @@ use reports::offcpu::{Format, OffCpu, render};
 use reports::sweep::to_csv;
 
 use super::output::render_error;
-use super::{Recording, Request, Settings, Watch, measure};
+use super::{Recording, Request, Settings, Step, Watch, measure};
 use crate::cell::Cell;
 use crate::interrupt::Interrupt;
 use crate::work::Work;
@@ -34,11 +34,14 @@ pub async fn slowest(
 ) -> Result<(), Error> {
     let Some(cell) = slowest_cell(&request.settings, sweep) else { return Ok(()) };
     let settings = Settings { cells: vec![cell], trials: 1, ..request.settings.clone() };
-    let request = Request { settings, ..request.clone() };
+    let request = Request { settings, earlier: None, ..request.clone() };
+    let [cell] = &request.settings.cells[..] else { return Ok(()) };
     let mut recording = Recording::new(&request.settings);
-    recording.progress.note(&format!("{cell} is the slowest: once more, under the off-CPU probe"));
+    recording.progress.note(&format!("{} is the slowest: once more, under the off-CPU probe", cell.name));
     let mut pauses = Pauses::default();
-    let measured = measure(&request, work, (cell, 1), interrupt, &mut recording, &mut pauses).await;
+    let measured =
+        measure(&request, work, Step { cell, trial: 1, order: 1 }, interrupt, &mut recording, &mut pauses)
+            .await;
     recording.progress.finish();
     let csv = to_csv(&recording.sweep).map_err(|error| render_error(SAMPLES, error))?;
     written.push(files::write(&request.out, SAMPLES, &csv)?);
@@ -54,7 +57,7 @@ pub async fn slowest(
 fn slowest_cell(settings: &Settings, recording: &Recording) -> Option<Cell> {
     let cells = recording.cells();
     let slowest = cells.iter().max_by(|a, b| a.pause_ms.median.total_cmp(&b.pause_ms.median))?;
-    settings.cells.iter().copied().find(|cell| cell.to_string() == slowest.cell)
+    settings.cells.iter().find(|cell| cell.name == slowest.cell).cloned()
 }
 
 /// Records a sandbox's Firecracker, to be cut to the pauses.

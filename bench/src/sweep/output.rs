@@ -4,67 +4,120 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use reports::plot::{Words, sweep_png};
-use reports::run::{Plan, Run, SCHEMA, Versions};
-use reports::sweep::to_csv;
+use reports::run::{Run, SCHEMA, Versions};
+use reports::sweep::{Sweep, read, to_csv};
 
-use super::{Recording, Request, Settings};
+use super::{Earlier, Recording, Request, Settings, plan};
+use crate::cell::Cell;
 use crate::host::facts;
 use crate::trial::unix_ms;
 use crate::{Error, files};
 
-const SAMPLES: &str = "sweep.csv";
+/// The samples.
+pub const SAMPLES: &str = "sweep.csv";
+/// What the run was.
+pub const RUN: &str = "run.json";
+/// Samples of trials that were cut off and measured again.
+const CUT_OFF: &str = "sweep-cut-off.csv";
 
-/// Creates the folder; refuses one that holds a sweep, whose samples would be lost.
-pub fn prepare(out: &Path) -> Result<(), Error> {
+/// Whether a run has ended, and by what.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended<'a> {
+    /// It goes on. Whoever reads this later finds a run that was killed.
+    NotYet,
+    /// All samples are there.
+    Whole,
+    /// This came between.
+    By(&'a Error),
+}
+
+impl<'a> Ended<'a> {
+    /// How `measured` ended.
+    pub fn of(measured: &'a Result<(), Error>) -> Self {
+        measured.as_ref().err().map_or(Self::Whole, Self::By)
+    }
+}
+
+/// Creates the folder; refuses one that holds a sweep, whose samples would be lost, unless that is gone on with.
+pub fn prepare(request: &Request) -> Result<(), Error> {
+    let out = &request.out;
+    if let Some(earlier) = &request.earlier {
+        return keep_cut_off(out, earlier);
+    }
     let samples = out.join(SAMPLES);
     if samples.exists() {
         return Err(Error::Usage(format!(
-            "{} exists: remove it, or choose another folder with --out",
+            "{} exists: remove it, go on with it (--resume), or choose another folder with --out",
             samples.display()
         )));
     }
     fs::create_dir_all(out).map_err(Error::file("create", out))
 }
 
-/// Writes the samples so far.
-pub fn write_samples(request: &Request, recording: &Recording) -> Result<PathBuf, Error> {
-    let csv = to_csv(&recording.sweep).map_err(|error| render_error(SAMPLES, error))?;
-    files::write(&request.out, SAMPLES, &csv)
+/// Adds the samples that will be measured again to those that were kept at an earlier interruption.
+fn keep_cut_off(out: &Path, earlier: &Earlier) -> Result<(), Error> {
+    if earlier.cut_off.samples.is_empty() {
+        return Ok(());
+    }
+    let path = out.join(CUT_OFF);
+    let kept = match fs::File::open(&path) {
+        Ok(file) => read(CUT_OFF, file).map_err(|error| Error::Usage(error.to_string()))?,
+        Err(_) => Sweep { samples: Vec::new(), ..earlier.cut_off.clone() },
+    };
+    let samples = [kept.samples, earlier.cut_off.samples.clone()].concat();
+    let csv = to_csv(&Sweep { samples, ..kept }).map_err(|error| render_error(CUT_OFF, error))?;
+    files::write(out, CUT_OFF, &csv).map(drop)
+}
+
+/// Writes `run.json`, and `sweep.csv` where there is a sample.
+pub fn write_data(request: &Request, recording: &Recording, ended: Ended) -> Result<Vec<PathBuf>, Error> {
+    write_described(request, recording, &describe(request, recording, ended))
+}
+
+fn write_described(request: &Request, recording: &Recording, run: &Run) -> Result<Vec<PathBuf>, Error> {
+    let mut written = Vec::new();
+    if !recording.sweep.samples.is_empty() {
+        let csv = to_csv(&recording.sweep).map_err(|error| render_error(SAMPLES, error))?;
+        written.push(files::write(&request.out, SAMPLES, &csv)?);
+    }
+    let json = serde_json::to_vec_pretty(run).map_err(|error| render_error(RUN, error))?;
+    written.push(files::write(&request.out, RUN, &json)?);
+    Ok(written)
 }
 
 /// Writes every file, and gives their paths: `run.json` alone where nothing was measured, so that a run which
 /// failed at once can be repeated into the same folder.
-pub fn write(
-    request: &Request,
-    recording: &Recording,
-    ended_by: Option<&Error>,
-) -> Result<Vec<PathBuf>, Error> {
-    let run = describe(request, recording, ended_by);
-    let json = serde_json::to_vec_pretty(&run).map_err(|error| render_error("run.json", error))?;
-    let json = files::write(&request.out, "run.json", &json)?;
-    if recording.sweep.samples.is_empty() {
-        return Ok(vec![json]);
+pub fn write(request: &Request, recording: &Recording, ended: Ended) -> Result<Vec<PathBuf>, Error> {
+    let run = describe(request, recording, ended);
+    let mut written = write_described(request, recording, &run)?;
+    if !recording.sweep.samples.is_empty() {
+        let words = words(&request.settings, &run);
+        let sweep = recording.sweep.clone().in_order_of(&run.plan.cells);
+        let png = sweep_png(&sweep, &words).map_err(|error| render_error("sweep.png", error))?;
+        written.push(files::write(&request.out, "sweep.png", &png)?);
     }
-    let csv = write_samples(request, recording)?;
-    let words = words(&request.settings, &run);
-    let png = sweep_png(&recording.sweep, &words).map_err(|error| render_error("sweep.png", error))?;
-    Ok(vec![csv, json, files::write(&request.out, "sweep.png", &png)?])
+    Ok(written)
 }
 
-pub(super) fn render_error(file: &str, error: impl ToString) -> Error {
+pub(crate) fn render_error(file: &str, error: impl ToString) -> Error {
     Error::Render { file: file.to_owned(), reason: error.to_string() }
 }
 
-fn describe(request: &Request, recording: &Recording, ended_by: Option<&Error>) -> Run {
-    let interrupted = matches!(ended_by, Some(Error::Interrupted(_)));
+fn describe(request: &Request, recording: &Recording, ended: Ended) -> Run {
+    let interrupted = matches!(ended, Ended::NotYet | Ended::By(Error::Interrupted(_)));
+    let error = match ended {
+        Ended::By(error) if !interrupted => Some(error.to_string()),
+        _ => None,
+    };
     Run {
         schema: SCHEMA.to_owned(),
+        run_id: recording.run_id.clone(),
         arguments: std::env::args().collect(),
-        plan: plan(&request.settings),
+        plan: plan::of(&request.settings),
         started_unix_ms: recording.started_unix_ms,
         ended_unix_ms: unix_ms(),
         interrupted,
-        error: ended_by.filter(|_| !interrupted).map(Error::to_string),
+        error,
         machine: facts::machine(),
         versions: Versions {
             bench: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,19 +127,8 @@ fn describe(request: &Request, recording: &Recording, ended_by: Option<&Error>) 
         roots: recording.roots.clone(),
         cells: recording.cells(),
         warnings: recording.warnings.clone(),
-    }
-}
-
-fn plan(settings: &Settings) -> Plan {
-    Plan {
-        cells: settings.cells.iter().map(ToString::to_string).collect(),
-        trials: settings.trials,
-        branches: settings.branches,
-        dirty_pages: settings.dirty_pages,
-        gap_ms: settings.gap_ms,
-        mem_mib: settings.mem_mib,
-        durable: settings.durable,
-        seed: settings.seed,
+        resumed_unix_ms: recording.resumed_unix_ms.clone(),
+        spent: recording.spent(),
     }
 }
 
@@ -96,16 +138,32 @@ fn words(settings: &Settings, run: &Run) -> Words {
     let interrupted = if run.interrupted || run.error.is_some() { ", ended early" } else { "" };
     let answered = if settings.durable { "answered when on disk" } else { "answered before on disk" };
     Words {
-        title: "Pause of consecutive diff BRANCHes of one sandbox".to_owned(),
+        title: format!("Pause of consecutive {} of one sandbox", branches(settings)),
         caption: format!(
             "Linux {}, {} CPUs; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
             short_release(&run.machine.kernel),
             run.machine.cpus,
-            settings.mem_mib,
-            tenths(settings.dirty_pages as f64 * 4096.0 / f64::from(1 << 20)),
-            tenths(settings.gap_ms as f64 / 1000.0),
+            every(settings, |cell| cell.mem_mib.to_string()),
+            every(settings, |cell| tenths(cell.dirty_pages as f64 * 4096.0 / f64::from(1 << 20))),
+            every(settings, |cell| tenths(cell.gap_ms as f64 / 1000.0)),
         ),
     }
+}
+
+fn branches(settings: &Settings) -> String {
+    let modes = every(settings, |cell| cell.mode.name().to_owned());
+    format!("{modes} BRANCHes")
+}
+
+/// The different figures of the cells, as in `256 or 512`.
+fn every(settings: &Settings, figure: impl Fn(&Cell) -> String) -> String {
+    let mut figures: Vec<String> = Vec::new();
+    for figure in settings.cells.iter().map(figure) {
+        if !figures.contains(&figure) {
+            figures.push(figure);
+        }
+    }
+    figures.join(" or ")
 }
 
 /// `6.1.0` of `6.1.0-28-cloud-amd64`: the picture has no room for more, and `run.json` has all of it.

@@ -3,6 +3,7 @@
 //! ```text
 //! lock        held with flock(2) while a run lives: the kernel lets go of it however the run ends
 //! processes   the processes that a run started, so that the next can end them
+//! throttles   block devices that a run slowed down, so that the next can let them go
 //! site/       mount points, images, sockets and logs of the trial that runs
 //! ```
 
@@ -14,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::Error;
 use crate::host::{device, mountinfo, tools};
+use crate::site::throttle::Throttle;
 
 mod process;
 
@@ -21,6 +23,8 @@ pub use process::Recorded;
 
 /// Where runs work unless told otherwise: on the disk, since `/tmp` may be a tmpfs.
 pub const DEFAULT: &str = "/var/tmp/forkd-bench";
+
+const THROTTLES: &str = "throttles";
 
 /// The work folder, locked until it is dropped.
 #[derive(Debug)]
@@ -73,6 +77,13 @@ impl Work {
         file.and_then(|mut file| writeln!(file, "{process}")).map_err(Error::file("write", &path))
     }
 
+    /// Writes down a block device (`major:minor`) that must not stay throttled.
+    pub fn record_throttle(&self, number: &str) -> Result<(), Error> {
+        let path = self.folder.join(THROTTLES);
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| writeln!(file, "{number}")).map_err(Error::file("write", &path))
+    }
+
     fn clear(&self) -> Result<Vec<String>, Error> {
         let mut cleared = Vec::new();
         let list = self.folder.join("processes");
@@ -81,6 +92,14 @@ impl Work {
                 cleared.push(format!("ended process {} of an earlier run", process.pid));
             }
         }
+        let throttles = self.folder.join(THROTTLES);
+        for number in fs::read_to_string(&throttles).unwrap_or_default().lines() {
+            // Where no rule can be there any more, none is in the way.
+            if Throttle::lift(number).is_ok() {
+                cleared.push(format!("lifted the limit of block device {number} of an earlier run"));
+            }
+        }
+        let _ = fs::remove_file(throttles);
         for mount in mountinfo::below(&self.folder)? {
             unmount(&mount.point).map_err(Error::file("unmount", &mount.point))?;
             cleared.push(format!("unmounted {} of an earlier run", mount.point.display()));
@@ -99,7 +118,9 @@ impl Drop for Work {
     fn drop(&mut self) {
         // The lock file stays: who waits for it must not wait for a file that is gone.
         let _ = remove_tree(&self.folder.join("site"));
-        let _ = fs::remove_file(self.folder.join("processes"));
+        for list in ["processes", THROTTLES] {
+            let _ = fs::remove_file(self.folder.join(list));
+        }
     }
 }
 

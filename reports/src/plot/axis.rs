@@ -6,7 +6,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
 use crate::stats::Spread;
 
-/// Above this ratio of largest to smallest pause a linear axis would press the small ones into a line.
+/// Above this ratio of largest to smallest figure a linear axis would press the small ones into a line.
 const LOG_ABOVE: f64 = 20.0;
 
 /// A stretch of figures and the ticks in it.
@@ -26,11 +26,22 @@ impl Axis {
         Self { low: 0.7, high: f64::from(last) + 0.3, log: false, ticks }
     }
 
-    /// Pauses of this spread, all above 0: from 0 up, or logarithmic.
-    pub fn pauses(spread: Spread) -> Self {
-        match spread.max / spread.min > LOG_ABOVE {
+    /// BRANCH indices 1 to `last`, with room for a bar around each.
+    pub fn bars(last: u32) -> Self {
+        Self { low: 0.4, high: f64::from(last) + 0.6, ..Self::index(last) }
+    }
+
+    /// 0 to 100, with room for a marker at the end.
+    pub fn percent() -> Self {
+        Self { low: 0.0, high: 103.0, log: false, ticks: (0..=5).map(|n| 20.0 * f64::from(n)).collect() }
+    }
+
+    /// Figures of this spread, none below 0: from 0 up, or logarithmic where they spread widely.
+    pub fn figures(spread: Spread) -> Self {
+        match spread.min > 0.0 && spread.max / spread.min > LOG_ABOVE {
             true => Self::log(spread),
-            false => Self::linear(spread.max),
+            // Where all is 0, any axis has it at its bottom.
+            false => Self::linear(if spread.max > 0.0 { spread.max } else { 1.0 }),
         }
     }
 
@@ -100,7 +111,7 @@ mod tests {
     use crate::stats::Spread;
 
     fn pauses(min: f64, max: f64) -> Axis {
-        Axis::pauses(Spread { min, median: min, max })
+        Axis::figures(Spread { min, median: min, max })
     }
 
     #[test]
@@ -109,6 +120,12 @@ mod tests {
         let log = pauses(10.0, 201.0);
         assert!(log.is_log());
         assert_eq!(log.ticks, [10.0, 20.0, 50.0, 100.0, 200.0]);
+    }
+
+    #[test]
+    fn figures_that_are_0_are_never_drawn_logarithmically() {
+        assert!(!pauses(0.0, 200.0).is_log());
+        assert_eq!(pauses(0.0, 0.0).ticks, pauses(0.5, 1.0).ticks);
     }
 
     #[test]

@@ -68,16 +68,24 @@ pub const fn width() -> i32 {
 
 /// The drawn pixels, three bytes each.
 pub struct Canvas {
+    height: u32,
     rgb: Vec<u8>,
 }
 
 impl Canvas {
+    /// One of the usual height.
     pub fn new() -> Self {
-        Self { rgb: vec![0; 3 * (WIDTH * HEIGHT * SUPERSAMPLING * SUPERSAMPLING) as usize] }
+        Self::with_height(HEIGHT.cast_signed())
+    }
+
+    /// One of `height` pixels of the picture.
+    pub fn with_height(height: i32) -> Self {
+        let height = height.max(1).unsigned_abs();
+        Self { height, rgb: vec![0; 3 * (WIDTH * height * SUPERSAMPLING * SUPERSAMPLING) as usize] }
     }
 
     pub fn draw(&mut self, draw: impl FnOnce(&Surface) -> Result<(), PlotError>) -> Result<(), PlotError> {
-        let size = (WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING);
+        let size = (WIDTH * SUPERSAMPLING, self.height * SUPERSAMPLING);
         let surface = BitMapBackend::with_buffer(&mut self.rgb, size).into_drawing_area();
         draw(&surface)?;
         Ok(surface.present()?)
@@ -85,7 +93,7 @@ impl Canvas {
 
     pub fn to_png(&self) -> Result<Vec<u8>, PlotError> {
         let mut file = Vec::new();
-        let mut encoder = png::Encoder::new(&mut file, WIDTH, HEIGHT);
+        let mut encoder = png::Encoder::new(&mut file, WIDTH, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::High);
@@ -98,8 +106,8 @@ impl Canvas {
     fn averaged(&self) -> Vec<u8> {
         let (width, side) = (WIDTH as usize, SUPERSAMPLING as usize);
         let row = 3 * width * side;
-        let mut pixels = Vec::with_capacity(3 * width * HEIGHT as usize);
-        for y in 0..HEIGHT as usize {
+        let mut pixels = Vec::with_capacity(3 * width * self.height as usize);
+        for y in 0..self.height as usize {
             for x in 0..width {
                 for channel in 0..3 {
                     let first = y * side * row + x * side * 3 + channel;

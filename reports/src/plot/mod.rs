@@ -1,18 +1,23 @@
-//! The picture of a sweep: pause by BRANCH index, one line a cell.
+//! The pictures of a sweep. All of them are 1600 pixels wide, and every cell looks the same in each.
 
 use plotters::prelude::*;
 
-use crate::stats::Spread;
 use crate::sweep::Sweep;
 
 mod axis;
+mod by_index;
 mod canvas;
+mod distribution;
 mod legend;
 mod marker;
+mod phases;
+mod written;
 
-use axis::Axis;
 use canvas::{Canvas, Surface, px, text};
-use marker::Style;
+
+pub use distribution::png as distribution_png;
+pub use phases::png as phases_png;
+pub use written::png as written_png;
 
 /// Words around the picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,8 +65,24 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotE
 pub fn sweep_png(sweep: &Sweep, words: &Words) -> Result<Vec<u8>, PlotError> {
     check(sweep)?;
     let mut canvas = Canvas::new();
-    canvas.draw(|surface| draw(surface, sweep, words))?;
+    canvas.draw(|surface| {
+        let top = frame(surface, words, Some(&sweep.cells()))?;
+        let (_, chart) = surface.split_vertically(px(top));
+        by_index::draw(surface, &chart, sweep, "pause (ms)", |sample| Some(sample.pause_ms))
+    })?;
     canvas.to_png()
+}
+
+/// Title, caption and the legend of `cells`, where there is one; gives the y below them, in pixels of the picture.
+fn frame(surface: &Surface, words: &Words, cells: Option<&[&str]>) -> Result<i32, PlotError> {
+    const LEFT: i32 = 40;
+    surface.fill(&WHITE)?;
+    text(surface, &words.title, (LEFT, 26), 42, &BLACK)?;
+    text(surface, &words.caption, (LEFT, 82), 25, &canvas::GREY)?;
+    match cells {
+        Some(cells) => Ok(legend::draw(surface, cells, (LEFT, 126))? + 10),
+        None => Ok(126),
+    }
 }
 
 fn check(sweep: &Sweep) -> Result<(), PlotError> {
@@ -79,92 +100,16 @@ fn check(sweep: &Sweep) -> Result<(), PlotError> {
     }
 }
 
-fn draw(surface: &Surface, sweep: &Sweep, words: &Words) -> Result<(), PlotError> {
-    const LEFT: i32 = 40;
-    surface.fill(&WHITE)?;
-    text(surface, &words.title, (LEFT, 26), 42, &BLACK)?;
-    text(surface, &words.caption, (LEFT, 82), 25, &canvas::GREY)?;
-    let cells = sweep.cells();
-    let legend_end = legend::draw(surface, &cells, (LEFT, 126))?;
-    let (_, chart) = surface.split_vertically(px(legend_end + 10));
-    draw_chart(surface, &chart, sweep, &cells)
-}
-
-/// Distance between the markers of two cells at one BRANCH index, in pixels of the picture: less where the cells
-/// of one index would reach those of the next.
-fn dodge(last: u32, cells: usize) -> i32 {
-    const CHART: i32 = 1_400;
-    let room = CHART / i32::try_from(last.max(1) as usize * cells.max(1)).unwrap_or(i32::MAX);
-    room.min(12)
-}
-
-fn draw_chart(surface: &Surface, area: &Surface, sweep: &Sweep, cells: &[&str]) -> Result<(), PlotError> {
-    let pauses = sweep.samples.iter().map(|sample| sample.pause_ms);
-    let indices = sweep.samples.iter().map(|sample| sample.branch_idx);
-    let last = indices.max().unwrap_or(1);
-    let x = Axis::index(last);
-    let y = Axis::pauses(Spread::of(pauses).ok_or(PlotError::Empty)?);
-    let y_title = if y.is_log() { "pause (ms, logarithmic scale)" } else { "pause (ms)" };
-    let mut chart = ChartBuilder::on(area)
-        .margin(px(24))
-        .margin_top(px(10))
-        .x_label_area_size(px(86))
-        .y_label_area_size(px(112))
-        .build_cartesian_2d(x, y)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(canvas::GRID.stroke_width(canvas::SUPERSAMPLING))
-        .axis_style(canvas::GREY.stroke_width(2 * canvas::SUPERSAMPLING))
-        .set_all_tick_mark_size(px(8))
-        .label_style(canvas::font(27, &BLACK))
-        .axis_desc_style(canvas::font(29, &BLACK))
-        // The font's figures sit above the middle of their box.
-        .y_label_offset(px(4))
-        .x_label_formatter(&|index| format!("{index}"))
-        .y_label_formatter(&|ms| format!("{ms}"))
-        .x_desc("BRANCH of the same sandbox, counted from 1")
-        .y_desc(y_title)
-        .draw()?;
-    for (order, cell) in cells.iter().enumerate() {
-        // Side by side, so that no cell hides another where they agree.
-        let aside = px(dodge(last, cells.len())) * (2 * order as i32 - cells.len() as i32 + 1) / 2;
-        let at = |index: u32, pause_ms: f64| {
-            let (x, y) = chart.backend_coord(&(f64::from(index), pause_ms));
-            (x + aside, y)
-        };
-        draw_cell(surface, &Style::of(order).among(last), &sweep.pauses_by_index(cell), at)?;
-    }
-    Ok(())
-}
-
-fn draw_cell(
-    surface: &Surface,
-    style: &Style,
-    pauses: &[(u32, Vec<f64>)],
-    at: impl Fn(u32, f64) -> (i32, i32),
-) -> Result<(), PlotError> {
-    let medians = pauses.iter().filter_map(|(index, trials)| {
-        Spread::of(trials.iter().copied()).map(|spread| at(*index, spread.median))
-    });
-    style.line(surface, medians.collect())?;
-    for (index, trials) in pauses {
-        for &pause_ms in trials {
-            style.mark(surface, at(*index, pause_ms))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PlotError, Words, sweep_png};
+    use super::{PlotError, Words, distribution_png, phases_png, sweep_png, written_png};
     use crate::sweep::{Sweep, read};
 
     #[test]
     fn an_empty_sweep_is_refused() {
-        assert!(matches!(sweep_png(&Sweep::default(), &Words::default()), Err(PlotError::Empty)));
+        for draw in [sweep_png, distribution_png, phases_png, written_png] {
+            assert!(matches!(draw(&Sweep::default(), &Words::default()), Err(PlotError::Empty)));
+        }
     }
 
     #[test]

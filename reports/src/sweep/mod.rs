@@ -5,15 +5,17 @@
 
 use std::io;
 
+mod circumstances;
 mod read;
 mod write;
 
+pub use circumstances::{COLUMNS as CIRCUMSTANCES, Circumstances};
 pub use read::{ReadError, read};
 pub use write::{WriteError, to_csv};
 
 /// Columns that every sweep has, in the order in which they are written. The phases follow, each as
 /// `phase_<name>_ns`: a bare `pause_ns` would be taken for the pause as a whole, of which the `pause`
-/// phase is one part. The last column is [`START`].
+/// phase is one part. Then come [`START`] and [`CIRCUMSTANCES`].
 pub const COLUMNS: [&str; 12] = [
     "cell",
     "data_path",
@@ -44,11 +46,11 @@ pub struct Sweep {
 /// One BRANCH.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The cell's name, `data_path@root`.
+    /// The cell's name: `data_path@root`, and whatever else tells the cells of its sweep apart.
     pub cell: String,
     /// How the BRANCH's bytes got to disk.
     pub data_path: String,
-    /// What the snapshot root was: `ext4-loop`, `tmpfs`, `daemon`.
+    /// What the snapshot root was, such as `ext4-loop`, `tmpfs` or `daemon`.
     pub root: String,
     /// Type of the file system there.
     pub file_system: String,
@@ -72,6 +74,8 @@ pub struct Sample {
     pub phases_ns: Vec<u64>,
     /// When the BRANCH was asked for, in milliseconds since the Unix epoch.
     pub start_unix_ms: u64,
+    /// What else a sweep of this suite knows of it.
+    pub circumstances: Circumstances,
 }
 
 impl Sweep {
@@ -89,6 +93,16 @@ impl Sweep {
             }
         }
         cells
+    }
+
+    /// The same samples, cell by cell in the order of `cells`; those of other cells follow. Cells take turns while
+    /// they are measured, and a legend that follows the first turn would change with the seed.
+    pub fn in_order_of<S: AsRef<str>>(mut self, cells: &[S]) -> Self {
+        let place = |sample: &Sample| {
+            cells.iter().position(|cell| cell.as_ref() == sample.cell).unwrap_or(cells.len())
+        };
+        self.samples.sort_by_key(place);
+        self
     }
 
     /// The samples of one cell.

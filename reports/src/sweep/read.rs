@@ -3,7 +3,7 @@
 use std::io;
 use std::str::FromStr;
 
-use super::{COLUMNS, START, Sample, Sweep, io_error, phase_of_column};
+use super::{CIRCUMSTANCES, COLUMNS, Circumstances, START, Sample, Sweep, io_error, phase_of_column};
 
 /// Why a CSV is not a sweep.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub enum ReadError {
 }
 
 /// Reads a sweep; `file` is the name that errors are given. Columns are found by name, in any order;
-/// those that are not a sweep's are ignored.
+/// those that are not a sweep's are ignored, and [`CIRCUMSTANCES`] may be missing.
 pub fn read(file: &str, input: impl io::Read) -> Result<Sweep, ReadError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
     let header = reader.headers().map_err(|error| csv_error(file, error))?.clone();
@@ -86,6 +86,7 @@ struct Layout {
     fixed: [usize; COLUMNS.len()],
     start: usize,
     phases: Vec<(String, usize)>,
+    circumstances: [Option<usize>; CIRCUMSTANCES.len()],
 }
 
 impl Layout {
@@ -104,7 +105,8 @@ impl Layout {
         let phases = header.iter().enumerate();
         let phases =
             phases.filter_map(|(at, column)| Some((phase_of_column(column)?.to_owned(), at))).collect();
-        Ok(Self { fixed, start: position(START)?, phases })
+        let circumstances = CIRCUMSTANCES.map(|column| header.iter().position(|name| name == column));
+        Ok(Self { fixed, start: position(START)?, phases, circumstances })
     }
 
     fn phase_names(&self) -> Vec<String> {
@@ -139,6 +141,33 @@ impl Row<'_> {
             diff_physical_bytes: self.whole(bytes)?,
             phases_ns: phases.collect::<Result<_, _>>()?,
             start_unix_ms: self.whole(layout.start)?,
+            circumstances: self.circumstances(layout)?,
+        })
+    }
+
+    fn circumstances(&self, layout: &Layout) -> Result<Circumstances, ReadError> {
+        let [run, mode, neighbour, bps, seed, order, start, call, written, pending, steal, guard] =
+            layout.circumstances;
+        let text = |at: Option<usize>| at.map_or_else(String::new, |at| self.record[at].to_owned());
+        let whole = |at: Option<usize>| at.map_or(Ok(0), |at| self.whole(at));
+        let may_be_empty = |at: Option<usize>| {
+            at.filter(|&at| !self.record[at].is_empty()).map(|at| self.whole(at)).transpose()
+        };
+        let share = "a share in percent, 0 to 100";
+        let percent = |text: &str| parse(text).filter(|share: &f64| (0.0..=100.0).contains(share));
+        Ok(Circumstances {
+            run_id: text(run),
+            mode: text(mode),
+            neighbour: text(neighbour),
+            disk_bps: may_be_empty(bps)?,
+            seed: whole(seed)?,
+            order: order.map_or(Ok(0), |at| self.field(at, "a whole number, 0 or more", parse))?,
+            start_unix_ns: whole(start)?,
+            call_ns: whole(call)?,
+            disk_written_bytes: may_be_empty(written)?,
+            pending_kib: whole(pending)?,
+            steal_pct: steal.map_or(Ok(0.0), |at| self.field(at, share, percent))?,
+            guard: text(guard),
         })
     }
 
@@ -182,12 +211,15 @@ fn parse<T: FromStr>(text: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::read;
-    use crate::sweep::to_csv;
+    use crate::sweep::{Circumstances, to_csv};
 
     const HEADER: &str = "cell,data_path,root,file_system,mem_mib,dirty_pages,gap_ms,trial,branch_idx,pause_ms,\
                           diff_ms,diff_physical_bytes,phase_pause_ns,phase_create_ns,start_unix_ms";
     const ROW: &str =
         "naive@tmpfs,naive,tmpfs,tmpfs,512,4096,3000,1,1,19.123457,17.000000,16777216,600000,17000000,1";
+
+    const MORE: &str = "run_id,mode,neighbour,disk_bps,seed,order,start_unix_ns,call_ns,disk_written_bytes,\
+                        pending_kib,steal_pct,guard";
 
     fn check(rows: &str, expect: &str) {
         let error = read("sweep.csv", format!("{HEADER}\n{rows}").as_bytes()).unwrap_err();
@@ -196,7 +228,8 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_to_the_same_bytes() {
-        let text = format!("{HEADER}\n{ROW}\n");
+        let text =
+            format!("{HEADER},{MORE}\n{ROW},r-1,diff,none,,7,3,1000001,20000000,4096,12,0.25,dirty+steal\n");
         let sweep = read("sweep.csv", text.as_bytes()).unwrap();
         assert_eq!(sweep.phases, ["pause", "create"]);
         assert_eq!(sweep.samples[0].phases_ns, [600_000, 17_000_000]);
@@ -217,6 +250,21 @@ mod tests {
             &ROW.replace(",1,1,", ",1,0,"),
             "sweep.csv, line 2, column 'branch_idx': '0' is not a whole number, 1 or more",
         );
+    }
+
+    #[test]
+    fn a_sweep_without_circumstances_is_read_and_bad_ones_are_refused() {
+        let sweep = read("a.csv", format!("{HEADER}\n{ROW}\n").as_bytes()).unwrap();
+        assert_eq!(sweep.samples[0].circumstances, Circumstances::default());
+        for (circumstances, at, wanted) in [
+            ("r,diff,none,x,7,3,1,2,4096,12,0.25,", "column 'disk_bps': 'x'", "a whole number, 0 or more"),
+            ("r,diff,none,,7,3,1,2,,12,101,", "column 'steal_pct': '101'", "a share in percent, 0 to 100"),
+            ("r,diff,none,,-1,3,1,2,,12,0,", "column 'seed': '-1'", "a whole number, 0 or more"),
+        ] {
+            let text = format!("{HEADER},{MORE}\n{ROW},{circumstances}\n");
+            let error = read("a.csv", text.as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("a.csv, line 2, {at} is not {wanted}"));
+        }
     }
 
     #[test]

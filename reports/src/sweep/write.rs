@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{COLUMNS, START, Sample, Sweep, io_error, phase_column};
+use super::{CIRCUMSTANCES, COLUMNS, START, Sample, Sweep, io_error, phase_column};
 
 /// Why a sweep could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,7 @@ pub fn to_csv(sweep: &Sweep) -> Result<Vec<u8>, WriteError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let header = COLUMNS.iter().map(|&column| column.to_owned());
     let header = header.chain(sweep.phases.iter().map(|phase| phase_column(phase))).chain([START.to_owned()]);
+    let header = header.chain(CIRCUMSTANCES.map(str::to_owned));
     writer.write_record(header).map_err(io_error)?;
     for (index, sample) in sweep.samples.iter().enumerate() {
         let (expected, found) = (sweep.phases.len(), sample.phases_ns.len());
@@ -54,5 +55,6 @@ fn fields(sample: &Sample) -> impl Iterator<Item = String> {
         sample.diff_physical_bytes.to_string(),
     ];
     let phases = sample.phases_ns.iter().map(u64::to_string);
-    fixed.into_iter().chain(phases).chain([sample.start_unix_ms.to_string()])
+    let start = [sample.start_unix_ms.to_string()];
+    fixed.into_iter().chain(phases).chain(start).chain(sample.circumstances.fields())
 }

@@ -23,11 +23,13 @@ enum Proof {
 /// The package that brings `python3 -m pip`; needed only to fetch Firecracker.
 pub const PIP: &str = "python3-pip";
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 9] = [
     Package { name: "gcc", proof: Proof::Program("cc") },
     Package { name: "libc6-dev", proof: Proof::File("/usr/include/stdio.h") },
     Package { name: "ca-certificates", proof: Proof::File("/etc/ssl/certs/ca-certificates.crt") },
     Package { name: "e2fsprogs", proof: Proof::Program("mkfs.ext4") },
+    Package { name: "xfsprogs", proof: Proof::Program("mkfs.xfs") },
+    Package { name: "btrfs-progs", proof: Proof::Program("mkfs.btrfs") },
     Package { name: "util-linux", proof: Proof::Program("losetup") },
     Package { name: "mount", proof: Proof::Program("mount") },
     Package { name: "iproute2", proof: Proof::Program("ip") },
