@@ -37,7 +37,7 @@ pub enum Command {
     Floor(floor::FloorArgs),
     /// Whether a candidate's pause is longer than a baseline's: two files, two builds, or two ways to run one
     #[command(after_help = gate::EXIT_CODES)]
-    Gate(gate::GateArgs),
+    Gate(Box<gate::GateArgs>),
     /// How often the gate alarms where nothing changed, and how often it finds what did
     #[command(after_help = EXIT_CODES)]
     Power(power::PowerArgs),
