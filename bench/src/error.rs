@@ -71,8 +71,8 @@ pub enum Error {
     /// The off-CPU recording could not begin or end.
     #[error("cannot record off-CPU time: {0}")]
     OffCpu(String),
-    /// The daemon did not account for a pause.
-    #[error("the daemon did not account for a pause: {0}")]
+    /// A window was not accounted for.
+    #[error("a window was not accounted for: {0}")]
     NoAccount(String),
     /// Verdicts of the battery that were not the right ones.
     #[error("{0} of the battery's verdicts were not the right ones")]
