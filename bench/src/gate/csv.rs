@@ -1,10 +1,13 @@
 //! The samples of one arm as CSV: those of a sweep, and what pairs and qualifies them.
 
+use std::collections::BTreeSet;
+
 use reports::sweep::{Sample, Sweep, to_csv};
 
 use crate::Error;
 use crate::judge::Host;
 
+use super::causes::Causes;
 use super::columns::HOST;
 
 /// One sweep of one arm.
@@ -14,6 +17,8 @@ pub struct Taken {
     pub samples: Vec<Sample>,
     /// What the host did meanwhile.
     pub host: Host,
+    /// Causes of each pause; empty where the daemon attributes none.
+    pub causes: Vec<Causes>,
 }
 
 /// What all rows of a file share.
@@ -34,19 +39,33 @@ pub fn render(sweeps: &[Taken], shared: &Shared) -> Result<Vec<u8>, Error> {
         sample.circumstances.run_id.clone_from(&shared.run_id);
     }
     let plain = to_csv(&Sweep { phases: shared.phases.clone(), samples }).map_err(refused)?;
-    let hosts = sweeps.iter().flat_map(|taken| taken.samples.iter().map(|_| taken.host));
+    let none = Causes::new();
+    let more = sweeps.iter().flat_map(|taken| {
+        let causes = taken.causes.iter().chain(std::iter::repeat(&none));
+        taken.samples.iter().zip(causes).map(|(_, causes)| (taken.host, causes))
+    });
+    let names = cause_names(sweeps);
     let mut reader = csv::Reader::from_reader(plain.as_slice());
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut header = reader.headers().map_err(refused)?.clone();
     header.extend(["machine"].iter().chain(&HOST));
+    for name in &names {
+        header.push_field(&format!("cause_{name}_ns"));
+    }
     writer.write_record(&header).map_err(refused)?;
-    for (record, host) in reader.records().zip(hosts) {
+    for (record, (host, causes)) in reader.records().zip(more) {
         let mut record = record.map_err(refused)?;
         record.extend([&shared.machine]);
         record.extend(host_fields(host));
+        record.extend(names.iter().map(|name| causes.get(name.as_str()).copied().unwrap_or(0).to_string()));
         writer.write_record(&record).map_err(refused)?;
     }
     writer.into_inner().map_err(refused)
+}
+
+/// Every cause of any pause.
+fn cause_names(sweeps: &[Taken]) -> BTreeSet<&String> {
+    sweeps.iter().flat_map(|taken| &taken.causes).flat_map(Causes::keys).collect()
 }
 
 fn host_fields(host: Host) -> [String; HOST.len()] {
@@ -85,7 +104,12 @@ mod tests {
         };
         let host =
             |trial: u32| Host { steal_share: 0.25 / f64::from(trial), free_mib: 7.0, ..Host::default() };
-        let taken = |trial| Taken { samples: vec![sample(trial, 1), sample(trial, 2)], host: host(trial) };
+        let causes = |ns| Causes::from([("wbt".to_owned(), ns)]);
+        let taken = |trial| Taken {
+            samples: vec![sample(trial, 1), sample(trial, 2)],
+            host: host(trial),
+            causes: vec![Causes::new(), causes(2_500_000)],
+        };
         let shared = Shared {
             run_id: "run".to_owned(),
             machine: "Linux 6, 2 x \"a, b\"".to_owned(),
@@ -97,6 +121,7 @@ mod tests {
         assert_eq!(trials[1].pauses_ms, [4.0, 8.0]);
         assert_eq!(trials[1].host, Some(host(2)));
         assert_eq!((trials[0].began_unix_ms, trials[0].ended_unix_ms), (Some(11), Some(12)));
-        assert_eq!(trials[0].parts_ms, [[3.0], [3.0]]);
+        assert_eq!(trials[0].parts_ms, [[3.0, 0.0], [3.0, 2.5]]);
+        assert_eq!((side.parts[1].kind, side.parts[1].name.as_str()), ("cause", "wbt"));
     }
 }

@@ -13,6 +13,7 @@ use crate::work::Work;
 use crate::{Error, files};
 
 use super::arms::{ArmRequest, Arms};
+use super::causes::Identified;
 use super::compare::{CellVerdict, Rule, blocks_so_far};
 use super::csv::{Shared, Taken, render};
 use super::disturb::Disturbed;
@@ -194,23 +195,24 @@ impl<'a> Session<'a> {
         let mut made = Made::default();
         let work = self.work;
         let before = recording.sweep.samples.len();
-        let (watch, host) = interrupt
+        let (watch, host, causes) = interrupt
             .or(async {
                 let step = Step { cell: &cell, trial: block, order: block };
                 let subject = Subject::prepare(&mut site, &settings, step, &mut made, recording).await?;
                 work.record(subject.sandbox.pid)?;
                 let dirty_mib = writeback::pending_kib() as f64 / 1024.0;
-                let mut watch = watch(&site)?;
+                let mut watch = Identified::new(watch(&site)?);
                 watch.begin(&subject.sandbox)?;
                 let begin = Usage::now(site.daemon_pid());
                 subject.branch_all(&site, &settings, &mut made, recording, &mut watch).await?;
                 let end = Usage::now(site.daemon_pid());
                 let free_mib = site.snapshots().map_or(Ok(0), |path| tools::free_bytes(&path))? as f64 / MIB;
-                Ok((watch, begin.until(&end, dirty_mib, free_mib)))
+                let causes = watch.causes(&site.api).await?;
+                Ok((watch.watch, begin.until(&end, dirty_mib, free_mib), causes))
             })
             .await?;
         let samples = recording.sweep.samples.split_off(before);
-        Ok((Taken { samples, host }, watch))
+        Ok((Taken { samples, host, causes }, watch))
     }
 
     fn side(&self, arm: usize) -> Result<Side, Error> {

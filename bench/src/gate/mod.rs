@@ -11,6 +11,7 @@ use crate::judge::overall;
 use crate::trial::unix_ms;
 
 mod arms;
+mod causes;
 pub mod columns;
 mod compare;
 mod csv;

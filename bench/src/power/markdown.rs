@@ -25,7 +25,7 @@ fn write(out: &mut String, document: &Document) -> std::fmt::Result {
     writeln!(
         out,
         "## From resampling\n\n{blocks} recorded blocks of a build against itself (median pause {median_ms:.2} ms), drawn whole \
-         and with replacement; `multiplied` lengthens each of the candidate's pauses by a share of itself, `added` by \
+         and with replacement, the sweep taken first named as the gate's order names it (both are of one build); `multiplied` lengthens each of the candidate's pauses by a share of itself, `added` by \
          a share of the median. The interval is that of the number of resamples (Clopper and Pearson, 95 %): it does \
          not count that there are only {blocks} blocks, of one host.\n"
     )?;
