@@ -114,3 +114,36 @@ fn remove(folder: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_have_paths_of_one_length_and_go_with_their_guard() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = ["old", "a-much-longer-name"].map(|name| {
+            let path = folder.path().join(name);
+            fs::write(&path, name).unwrap();
+            path
+        });
+        let request = |path: &PathBuf, data_path| ArmRequest {
+            source: Source::Binary(path.clone()),
+            data_path,
+            serve_args: vec!["--x".to_owned()],
+            disturbance: None,
+        };
+        let requests = [request(&programs[0], None), request(&programs[1], Some(DataPath::Naive))];
+        let (work, _) = Work::take(&folder.path().join("work")).unwrap();
+        let arms = Arms::ready(&work, [&requests[0], &requests[1]], Path::new("/vmm")).unwrap();
+        let placed = arms.programs.clone().map(|programs| programs.forkd);
+        assert_eq!(placed[0].as_os_str().len(), placed[1].as_os_str().len());
+        assert_eq!(
+            placed.clone().map(|path| fs::read_to_string(path).unwrap()),
+            ["old", "a-much-longer-name"]
+        );
+        assert!(requests[1].what().ends_with("a-much-longer-name, data path naive, --x"));
+        drop(arms);
+        assert!(!placed[0].exists() && !placed[1].exists());
+    }
+}

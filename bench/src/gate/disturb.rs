@@ -5,14 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forkd::api::{Branch, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::Error;
-use crate::judge::median;
 use crate::site::Site;
 use crate::sweep::Watch;
 
@@ -61,7 +59,8 @@ impl Disturbed {
         match disturbance {
             None => {}
             Some(Disturbance::PauseDelay { us }) => {
-                disturbed.delay = Some(Delay::new(Duration::from_micros(*us)))
+                let (length, daemon) = (Duration::from_micros(*us), site.daemon_pid());
+                disturbed.delay = Some(Delay { length, daemon, firecracker: None });
             }
             Some(Disturbance::SlowDisk { bytes_per_s }) => {
                 disturbed.slow = Some(SlowDisk::begin(site, *bytes_per_s)?);
@@ -85,16 +84,12 @@ impl Watch for Disturbed {
     }
 
     fn asks(&mut self) {
-        if let Some(delay) = &mut self.delay {
+        if let Some(delay) = &self.delay {
             delay.stop();
         }
     }
 
-    fn branch(&mut self, branch: &Branch) {
-        if let Some(delay) = &mut self.delay {
-            delay.learn(branch);
-        }
-    }
+    fn branch(&mut self, _: &Branch) {}
 }
 
 impl Drop for Disturbed {
@@ -112,45 +107,44 @@ fn busy_process() -> Result<Child, Error> {
     command.spawn().map_err(Error::file("run", "sh".as_ref()))
 }
 
-/// Makes pauses longer: Firecracker is stopped (SIGSTOP) when a BRANCH is asked for, and goes on when the time that it
-/// usually takes from there to the pause, and the delay, have gone by. The daemon, which is not stopped, begins the
-/// pause meanwhile and waits for Firecracker's answer.
+/// Makes pauses longer: Firecracker is stopped (SIGSTOP) when a BRANCH is asked for, and goes on when the daemon has
+/// begun the pause and the delay has gone by. The daemon begins a pause with a thread of its own, which is waited
+/// for.
 #[derive(Debug)]
 struct Delay {
     length: Duration,
+    daemon: Option<u32>,
     firecracker: Option<Pid>,
-    asked_ns: u64,
-    /// Times from asking to the pause, in nanoseconds.
-    leads_ns: Vec<f64>,
 }
 
-impl Delay {
-    fn new(length: Duration) -> Self {
-        Self { length, firecracker: None, asked_ns: 0, leads_ns: Vec::new() }
-    }
+/// The daemon's thread that holds a guest paused; see `forkd/src/branch/pause.rs`.
+const PAUSE_THREAD: &str = "forkd-pause";
+/// Longer than a BRANCH takes to its pause; then Firecracker goes on without one.
+const PAUSE_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks at the daemon's threads.
+const LOOK: Duration = Duration::from_micros(200);
 
-    fn stop(&mut self) {
-        self.asked_ns = monotonic_ns();
-        // How long it takes to the pause is known from the BRANCHes before: the first is let alone.
-        let (Some(firecracker), Some(lead_ns)) = (self.firecracker, median(&self.leads_ns)) else { return };
-        let stopped = Duration::from_nanos(lead_ns as u64) + self.length;
+impl Delay {
+    fn stop(&self) {
+        let (Some(daemon), Some(firecracker)) = (self.daemon, self.firecracker) else { return };
+        let length = self.length;
         thread::spawn(move || {
             if kill_process(firecracker, Signal::STOP).is_ok() {
-                thread::sleep(stopped);
+                let deadline = Instant::now() + PAUSE_LIMIT;
+                while !has_thread(daemon, PAUSE_THREAD) && Instant::now() < deadline {
+                    thread::sleep(LOOK);
+                }
+                thread::sleep(length);
                 let _ = kill_process(firecracker, Signal::CONT);
             }
         });
     }
-
-    fn learn(&mut self, branch: &Branch) {
-        let pause = branch.pause_window_ns().and_then(|(begin_ns, _)| begin_ns.checked_sub(self.asked_ns));
-        self.leads_ns.extend(pause.map(|lead_ns| lead_ns as f64));
-    }
 }
 
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+fn has_thread(pid: u32, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    names.any(|comm| comm.trim_end() == name)
 }
 
 /// A limit on the disk below a site, in the root of the blkio controller (cgroup v1).
@@ -186,5 +180,21 @@ impl Drop for SlowDisk {
         if let Err(error) = self.set(0) {
             crate::progress::say(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_thread;
+
+    #[test]
+    fn a_thread_is_found_by_its_name_while_it_lives() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let named = std::thread::Builder::new().name("gate-look".to_owned());
+        let thread = named.spawn(move || wait.recv()).unwrap();
+        assert!(has_thread(std::process::id(), "gate-look"));
+        drop(done);
+        let _ = thread.join();
+        assert!(!has_thread(std::process::id(), "gate-look-at-nobody"));
     }
 }

@@ -64,7 +64,7 @@ pub async fn measure(request: &MeasureRequest, interrupt: &mut Interrupt) -> Res
     let mut written: Vec<PathBuf> = FILES.iter().map(|name| request.out.join(name)).collect();
     let mut stacks = Vec::new();
     if class == Class::Regress && request.stacks {
-        let cell = slowest(request, &cells);
+        let cell = first_regressed(request, &cells);
         stacks = why::record(&mut session, cell, interrupt, &mut written).await?;
     }
     session.recording.progress.finish();
@@ -93,8 +93,8 @@ pub async fn measure(request: &MeasureRequest, interrupt: &mut Interrupt) -> Res
     Ok(document)
 }
 
-/// The cell to explain: the first that regressed.
-fn slowest(request: &MeasureRequest, verdicts: &[CellVerdict]) -> Cell {
+/// The cell to explain.
+fn first_regressed(request: &MeasureRequest, verdicts: &[CellVerdict]) -> Cell {
     let cells = request.settings.cells.iter().zip(verdicts);
     let regressed = cells.filter(|(_, verdict)| verdict.verdict.class == Class::Regress);
     regressed.map(|(cell, _)| cell).next().unwrap_or(&request.settings.cells[0]).clone()

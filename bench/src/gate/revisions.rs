@@ -75,3 +75,16 @@ impl Drop for Checkout<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::resolve;
+
+    #[test]
+    fn what_is_no_revision_is_refused_by_its_name() {
+        let refused = resolve("no-such-revision").unwrap_err().to_string();
+        assert!(refused.starts_with("'no-such-revision' is no revision of the repository"), "{refused}");
+        // An option of git is no revision either.
+        assert!(resolve("--all").is_err());
+    }
+}
