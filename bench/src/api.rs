@@ -105,12 +105,6 @@ impl Api {
         Ok(record.map_err(call(format!("ask for the BRANCH {id}")))?.attribution)
     }
 
-    /// Where the pause of BRANCH `id` went, where the daemon's probes recorded it.
-    pub async fn attribution(&self, id: &str) -> Result<Option<serde_json::Value>, Error> {
-        let record = self.client.branch_record(id).await.map_err(call(format!("ask for BRANCH {id}")))?;
-        Ok(record.attribution)
-    }
-
     /// Ends sandbox `id`.
     pub async fn delete_sandbox(&self, id: &str) -> Result<(), Error> {
         self.client.delete_sandbox(id).await.map_err(call(format!("end sandbox {id}")))
