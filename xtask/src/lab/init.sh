@@ -40,6 +40,7 @@ if [ -n "$LAB_FS" ]; then
     mount -t "$LAB_FS" "$(disk data)" /data || tell "no-data"
     mkdir -p /data/tmp
     export TMPDIR=/data/tmp
+    ln -s /data/tmp /var/tmp
 fi
 cd /out
 if [ -n "$LAB_SHELL" ]; then
