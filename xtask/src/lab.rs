@@ -18,6 +18,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+pub use kernels::KERNELS;
+pub use matrix::outside;
+pub use test::Matrix;
+
 /// Boot real Debian kernels in QEMU's software emulation and run our programs in them.
 #[derive(clap::Args)]
 pub struct Arguments {

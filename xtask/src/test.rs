@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, Purpose};
-use crate::{ebpf, host, process, workspace};
-use binaries::Environment;
+use crate::{ebpf, host, lab, process, workspace};
+use binaries::{Environment, TestBinary};
 use record::Record;
 use steps::{Steps, TestsFailed};
 
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Only tests with TEXT in their name, and nothing else: no format, lint or eBPF check.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// The lab's quick matrix as well: tests on emulated machines with kprobes and fentry, several minutes a kernel.
+    #[arg(long)]
+    lab: bool,
 }
 
 /// The tests that a host with root and /dev/kvm must run, one name a line.
@@ -45,10 +48,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bpf_object = steps.run("eBPF object", || check_object(&mut record)).flatten();
     }
     let environment = Environment { firecracker: setup::firecracker().ok(), bpf_object };
-    for binary in steps.run("build tests", binaries::build).unwrap_or_default() {
+    let binaries = steps.run("build tests", binaries::build).unwrap_or_default();
+    for binary in &binaries {
         steps.run(&binary.name, || binary.run(&environment, filter, &mut record));
     }
     steps.run("doc tests", || binaries::run_doc_tests(&environment, filter, &mut record));
+    if arguments.lab {
+        run_in_lab(&binaries, &environment, filter, &mut steps, &mut record);
+    }
     steps.run("required tests", || check_required(filter, &mut record));
 
     println!("\n{}", steps.table());
@@ -97,6 +104,29 @@ fn check_object(record: &mut Record) -> Result<Option<PathBuf>> {
         None => record.passed.push(SAME_BYTES.to_owned()),
     }
     Ok(Some(rebuilt.path))
+}
+
+/// Runs the quick matrix, a step for each kernel. A host that may not install the lab skips it by name.
+fn run_in_lab(
+    binaries: &[TestBinary],
+    environment: &Environment,
+    filter: Option<&str>,
+    steps: &mut Steps,
+    record: &mut Record,
+) {
+    let matrix = lab::Matrix { binaries, environment, is_quick: true, filter, takes_nearest: false };
+    for kernel in lab::KERNELS.iter().filter(|kernel| matrix.has_tests_for(**kernel)) {
+        steps.run(&format!("lab {}", kernel.name), || match setup::ensure_lab() {
+            Ok(()) => matrix.run(*kernel, record),
+            Err(error) if !host::runs_microvms() => {
+                let reason = format!("{error:#}");
+                record.skipped.extend(matrix.names(*kernel).into_iter().map(|name| (name, reason.clone())));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        });
+    }
+    record.settle_skipped_here();
 }
 
 /// Compares what ran with the list of tests that must run.

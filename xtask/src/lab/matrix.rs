@@ -7,7 +7,7 @@ pub struct Suite {
     pub binary: &'static str,
     /// The beginning of the tests' names.
     pub tests: &'static str,
-    /// Whether it belongs to the quick matrix.
+    /// Whether it belongs to the quick matrix, which `cargo xtask test --lab` runs.
     pub is_quick: bool,
     /// The one kernel it runs on; `None` for every kernel.
     pub only_on: Option<&'static str>,
@@ -72,6 +72,11 @@ impl Suite {
     }
 }
 
+/// The name of the same test outside the lab; `None` where it did not run in the lab.
+pub fn outside(full_name: &str) -> Option<&str> {
+    full_name.strip_prefix(PREFIX)?.split_once("::").map(|(_, name)| name)
+}
+
 /// The name under which a binary's tests are recorded that ran on a kernel of the lab.
 pub fn recorded_binary(kernel: &str, binary: &str) -> String {
     format!("{PREFIX}{kernel}::{binary}")
@@ -84,9 +89,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_recorded_by_its_kernel() {
+    fn a_test_is_recorded_by_its_kernel_and_found_again_without_it() {
         let name = format!("{}::linux::boots", recorded_binary("6.1", "forkd::e2e"));
         assert_eq!(name, "lab-6.1::forkd::e2e::linux::boots");
+        assert_eq!(outside(&name), Some("forkd::e2e::linux::boots"));
+        assert_eq!(outside("forkd::e2e::linux::boots"), None);
     }
 
     #[test]

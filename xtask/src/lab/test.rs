@@ -23,7 +23,7 @@ use crate::{process, setup, workspace};
 /// Run the tests that need more of a kernel than this host may have, on each kernel of the lab.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the quick matrix
+    /// Only the quick matrix, which `cargo xtask test --lab` runs as well
     #[arg(long)]
     quick: bool,
     /// Kernel by its name in the lab, or all
@@ -90,6 +90,11 @@ impl Matrix<'_> {
     /// Whether anything runs on that kernel.
     pub fn has_tests_for(&self, kernel: Kernel) -> bool {
         !self.suites(kernel).is_empty()
+    }
+
+    /// The beginnings of the names of what would run on that kernel.
+    pub fn names(&self, kernel: Kernel) -> Vec<String> {
+        self.suites(kernel).iter().map(|suite| suite.full_name(kernel.name)).collect()
     }
 
     /// Boots the kernel once, runs everything that is meant for it, and records each test under its kernel's name.

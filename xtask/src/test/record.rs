@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::output::{Report, Verdict};
+use crate::lab;
 
 /// Every test seen, by outcome.
 #[derive(Debug, Default)]
@@ -35,6 +36,15 @@ impl Record {
         self.failed.len() - failed_before
     }
 
+    /// Takes out what this host could not run and the lab did.
+    pub fn settle_skipped_here(&mut self) {
+        for name in self.passed.iter().filter_map(|name| lab::outside(name)) {
+            if self.skipped.remove(name).is_some() {
+                println!("not skipped: {name} ran in the lab");
+            }
+        }
+    }
+
     /// The skipped and the failed tests, one a line.
     pub fn listing(&self) -> String {
         let mut listing = String::new();
@@ -53,6 +63,15 @@ impl Record {
 mod tests {
     use super::*;
     use crate::test::output::parse;
+
+    #[test]
+    fn what_was_skipped_here_and_passed_in_the_lab_is_no_skipped_test() {
+        let skipped = ["p::b::one", "p::b::two"].map(|name| (name.to_owned(), "needs it".to_owned()));
+        let passed = vec!["lab-6.1::p::b::one".to_owned()];
+        let mut record = Record { passed, skipped: skipped.into(), ..Record::default() };
+        record.settle_skipped_here();
+        assert_eq!(record.skipped.into_keys().collect::<Vec<_>>(), ["p::b::two"]);
+    }
 
     #[test]
     fn tests_are_recorded_under_the_name_of_their_binary() {
