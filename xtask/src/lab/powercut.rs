@@ -50,6 +50,8 @@ const BOOT_TIMEOUT_S: u64 = 900;
 /// The cut comes up to so many answers after the load begins, and up to so many milliseconds after that.
 const MAX_ANSWERS: usize = 6;
 const MAX_DELAY_MS: u64 = 1500;
+/// Then the power stays on for so long at most until writes are in flight, where the disk's cache is to lose some.
+const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Sectors of the disk that cannot be written in a boot with faults, among so many MiB.
 const BAD_SECTORS: u64 = 400;
 const FAULTY_MIB: u64 = 256;
@@ -136,9 +138,9 @@ impl Bench<'_> {
         let answers = self.rng.usize(..=MAX_ANSWERS);
         let delay = Duration::from_millis(self.rng.u64(..=MAX_DELAY_MS));
         let drive = self.drive(fate)?;
-        let Some(boot) = self.boot(&format!("c{cut}"), drive, Some((answers, delay)))? else {
-            return Ok(None);
-        };
+        let log = (fate == Fate::LosesItsCache).then(|| self.log());
+        let cut_at = Some(Cut { answers, delay, log });
+        let Some(boot) = self.boot(&format!("c{cut}"), drive, cut_at)? else { return Ok(None) };
         let answered = boot.answers();
         self.judge(cut, fate, &boot);
         self.summary.refused += boot.refused;
@@ -180,7 +182,7 @@ impl Bench<'_> {
         }
     }
 
-    fn boot(&mut self, name: &str, drive: String, cut: Option<(usize, Duration)>) -> Result<Option<Boot>> {
+    fn boot(&mut self, name: &str, drive: String, cut: Option<Cut>) -> Result<Option<Boot>> {
         let job = Job::Script(format!(". /lab/bin/powercut {name}\n"));
         let mut running = self.session.start(&mut self.image, &job, drive)?;
         let mut watch = Watch { boot: Boot::default(), cut, due: None };
@@ -251,26 +253,43 @@ impl Bench<'_> {
     }
 }
 
+/// When the power goes: so long after so many answers, and where there is a log of writes, with some in flight.
+struct Cut {
+    answers: usize,
+    delay: Duration,
+    log: Option<PathBuf>,
+}
+
 /// Listens, and says when the power goes.
 struct Watch {
     boot: Boot,
-    /// So long after so many answers.
-    cut: Option<(usize, Duration)>,
+    cut: Option<Cut>,
     due: Option<Instant>,
 }
 
 impl Watcher for Watch {
     fn hear(&mut self, chunk: &[u8]) {
         self.boot.hear(&String::from_utf8_lossy(chunk));
-        let Some((answers, delay)) = self.cut else { return };
-        if self.due.is_none() && self.boot.is_loading && self.boot.answers() + self.boot.refused >= answers {
-            self.due = Some(Instant::now() + delay);
+        let Some(cut) = &self.cut else { return };
+        if self.due.is_none()
+            && self.boot.is_loading
+            && self.boot.answers() + self.boot.refused >= cut.answers
+        {
+            self.due = Some(Instant::now() + cut.delay);
         }
     }
 
     fn cuts_now(&mut self) -> bool {
-        self.due.is_some_and(|due| Instant::now() >= due)
+        let (Some(due), Some(cut)) = (self.due, &self.cut) else { return false };
+        let now = Instant::now();
+        now >= due && (now >= due + IN_FLIGHT_TIMEOUT || cut.log.as_deref().is_none_or(has_writes_in_flight))
     }
+}
+
+/// Whether the log ends with writes that no flush covers. It is being written: what cannot be read is no answer yet.
+fn has_writes_in_flight(log: &Path) -> bool {
+    let entries = File::open(log).map_err(Into::into).and_then(|log| write_log::read(&log));
+    entries.is_ok_and(|entries| write_log::flushed(&entries) < entries.len())
 }
 
 /// Rules of `blkdebug`: writes to these sectors fail.

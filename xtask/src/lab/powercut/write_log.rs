@@ -61,11 +61,16 @@ pub fn read(log: &File) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// How many requests, from the first on, the last flush covers; those after them are in flight.
+pub fn flushed(entries: &[Entry]) -> usize {
+    entries.iter().rposition(|entry| entry.is_flush).map_or(0, |last| last + 1)
+}
+
 /// What a disk whose cache lost power may hold: all up to the last flush, and of the rest those that `survives` picks.
 pub fn surviving(entries: &[Entry], mut survives: impl FnMut() -> bool) -> Vec<Entry> {
-    let flushed = entries.iter().rposition(|entry| entry.is_flush).map_or(0, |last| last + 1);
-    let in_flight = entries[flushed..].iter().filter(|_| survives());
-    entries[..flushed].iter().chain(in_flight).cloned().collect()
+    let (flushed, in_flight) = entries.split_at(flushed(entries));
+    let survivors = in_flight.iter().filter(|_| survives());
+    flushed.iter().chain(survivors).cloned().collect()
 }
 
 /// Writes these requests to a disk, in order.
@@ -126,6 +131,7 @@ mod tests {
     fn what_was_flushed_is_there_and_of_the_rest_what_survived() {
         let (a, b, c) = ([b'a'; SECTOR], [b'b'; SECTOR], [b'c'; SECTOR]);
         let log = log(&[(0, &a, 0), (0, &[], FLUSH), (1, &b, 0), (2, &c, 0)]);
+        assert_eq!(flushed(&read(&log).unwrap()), 2);
         assert_eq!(disk_after(&log, || false), b"a---");
         assert_eq!(disk_after(&log, || true), b"abc-");
         let mut turn = false;
