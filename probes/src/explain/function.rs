@@ -5,11 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use probes_common::Head;
-
 use super::state::PASS;
 use super::{ExplainError, Explainer, Recorded, Window};
-use crate::decode::{self, Decoder, Mark};
+use crate::decode::Mark;
 use crate::error::AttachError;
 
 /// Said of a window in whose beginning recording was just being turned off for the one before.
@@ -57,6 +55,8 @@ impl<'a> FunctionWindows<'a> {
         state.clock.start()?;
         state.probes.windows(pid, file, offset)?;
         drop(state);
+        // Whoever looks for windows has them explained meanwhile: the ring buffer is read without waiting for that.
+        explainer.inner.changed.notify_all();
         let label = label.to_owned();
         let (open, closed) = (HashMap::new(), Vec::new());
         Ok(Self { explainer, pid, label, open, closed, is_late: false, opened: 0 })
@@ -73,9 +73,7 @@ impl<'a> FunctionWindows<'a> {
     /// [`AttachError`] where the programs could not be told, or their counters not be read.
     pub fn look(&mut self) -> Result<Vec<Opened>, AttachError> {
         thread::sleep(PASS);
-        let mut marks = Vec::new();
-        self.explainer.inner.state().pass(&mut |record| marks.extend(mark(record)));
-        self.take(marks);
+        self.read();
         match self.closed.is_empty() || !self.open.is_empty() {
             true => Ok(Vec::new()),
             false => self.hand_out(),
@@ -87,12 +85,21 @@ impl<'a> FunctionWindows<'a> {
     /// # Errors
     /// As [`FunctionWindows::look`].
     pub fn finish(mut self) -> Result<Vec<Opened>, AttachError> {
+        self.read();
         let end_ns = crate::proc::monotonic_ns();
         let open = std::mem::take(&mut self.open);
         for (tid, start_ns) in open {
             self.closed.push(self.window(tid, start_ns, end_ns, true));
         }
         if self.closed.is_empty() { Ok(Vec::new()) } else { self.hand_out() }
+    }
+
+    fn read(&mut self) {
+        let mut state = self.explainer.inner.state();
+        state.pass();
+        let marks = state.take_marks();
+        drop(state);
+        self.take(marks);
     }
 
     fn take(&mut self, marks: Vec<Mark>) {
@@ -113,9 +120,9 @@ impl<'a> FunctionWindows<'a> {
 
     /// Turns recording off until the next window, and hands out those that are closed.
     fn hand_out(&mut self) -> Result<Vec<Opened>, AttachError> {
-        let mut marks = Vec::new();
         let mut state = self.explainer.inner.state();
-        let capture = state.finish(&mut |record| marks.extend(mark(record)))?;
+        let capture = state.finish()?;
+        let marks = state.take_marks();
         state.begin(&[self.pid])?;
         let is_late = std::mem::replace(&mut self.is_late, !marks.is_empty());
         if self.is_late {
@@ -137,16 +144,5 @@ impl<'a> FunctionWindows<'a> {
 impl Drop for FunctionWindows<'_> {
     fn drop(&mut self) {
         let _ = self.explainer.inner.state().close();
-    }
-}
-
-fn mark(record: &[u8]) -> Option<Mark> {
-    // Most records are no marks: whole stacks need not be read to see that.
-    if record.len() != size_of::<Head>() {
-        return None;
-    }
-    match Decoder::default().decode(record) {
-        Ok(decode::Decoded::Window(mark)) => Some(mark),
-        _ => None,
     }
 }

@@ -5,12 +5,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Loss};
+use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Head, Loss};
 
 use super::capture::Capture;
 use super::quota::throttled_ns;
 use super::{ExplainError, Options, SAMPLE_PERIOD_NS};
-use crate::decode::UserSide;
+use crate::decode::{Decoded, Decoder, Mark, UserSide};
 use crate::error::AttachError;
 use crate::interval::Seed;
 use crate::load::{Clock, Group, Plan, Probes, Scope, Watch};
@@ -28,6 +28,8 @@ pub struct State {
     pub(super) clock: Clock,
     watched: Vec<(u32, [CodeSpan; CODE_SPANS])>,
     window: Option<Opened>,
+    /// Entries and returns of the function that bounds windows, whichever thread it was that read them.
+    marks: Vec<Mark>,
     limit: usize,
     cpus: u32,
     ended: bool,
@@ -52,8 +54,8 @@ impl State {
         probes.count_runs()?;
         let clock = probes.clock(SAMPLE_PERIOD_NS)?;
         let cpus = probes.cpus()?;
-        let (watched, limit) = (Vec::new(), options.window_bytes);
-        Ok(Self { probes, clock, watched, window: None, limit, cpus, ended: false })
+        let (watched, marks, limit) = (Vec::new(), Vec::new(), options.window_bytes);
+        Ok(Self { probes, clock, watched, window: None, marks, limit, cpus, ended: false })
     }
 
     /// Says whose user stacks are recorded.
@@ -98,37 +100,42 @@ impl State {
         Ok(())
     }
 
-    /// Reads what has come; each record of the window is shown to `see` first.
-    pub fn pass(&mut self, see: &mut dyn FnMut(&[u8])) {
-        let Self { probes, window, .. } = self;
+    /// Reads what has come.
+    pub fn pass(&mut self) {
+        let Self { probes, window, marks, .. } = self;
         probes.drain(|record| {
-            see(record);
+            marks.extend(mark(record));
             if let Some(opened) = window {
                 opened.capture.push(record);
             }
         });
     }
 
+    /// The entries and returns that have been read since this was last asked, in their order.
+    pub fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
+    }
+
     /// Records no more, and hands out what came.
     pub fn close(&mut self) -> Result<Capture, AttachError> {
         let stopped = self.clock.stop();
-        let capture = self.finish(&mut |_| {})?;
+        let capture = self.finish()?;
         stopped.map(|()| capture)
     }
 
-    /// The same, with each of the last records shown to `see`, and the clock left as it is.
-    pub fn finish(&mut self, see: &mut dyn FnMut(&[u8])) -> Result<Capture, AttachError> {
+    /// The same, with the clock left as it is.
+    pub fn finish(&mut self) -> Result<Capture, AttachError> {
         // While everything is still recorded: a thread without an event until now did the same all the time.
         let seeds = self.window.as_ref().map(|opened| seeds(&opened.capture.pids)).unwrap_or_default();
         self.probes.switch().off()?;
         let end_ns = proc::monotonic_ns();
-        self.pass(see);
+        self.pass();
         for _ in 0..LAST_PASSES {
             if !self.is_behind()? {
                 break;
             }
             thread::sleep(Duration::from_millis(1));
-            self.pass(see);
+            self.pass();
         }
         let Some(mut opened) = self.window.take() else { return Err(AttachError::Missing("window")) };
         let capture = &mut opened.capture;
@@ -186,7 +193,7 @@ pub fn read_while_armed(state: &Mutex<State>, changed: &Condvar) {
     let mut held: MutexGuard<'_, State> = state.lock().unwrap_or_else(PoisonError::into_inner);
     while !held.ended {
         held = if held.is_open() {
-            held.pass(&mut |_| {});
+            held.pass();
             changed.wait_timeout(held, PASS).map_or_else(|error| error.into_inner().0, |(held, _)| held)
         } else {
             changed.wait(held).unwrap_or_else(PoisonError::into_inner)
@@ -198,6 +205,17 @@ pub fn read_while_armed(state: &Mutex<State>, changed: &Condvar) {
 fn seeds(pids: &[u32]) -> Vec<Seed> {
     let mut instruction = |_, ip, _: crate::unwind::Stack<'_>| UserSide { ip, stack: None };
     pids.iter().flat_map(|pid| proc::seeds(*pid, &mut instruction).unwrap_or_default()).collect()
+}
+
+fn mark(record: &[u8]) -> Option<Mark> {
+    // Most records are no marks: whole stacks need not be read to see that.
+    if record.len() != size_of::<Head>() {
+        return None;
+    }
+    match Decoder::default().decode(record) {
+        Ok(Decoded::Window(mark)) => Some(mark),
+        _ => None,
+    }
 }
 
 /// By how much the counts have grown: they go on from window to window.
