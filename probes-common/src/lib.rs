@@ -25,5 +25,6 @@ pub use loss::{CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
     COMM_LEN, Head, IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Kind, MAX_FRAMES, MAX_USER_STACK, Other,
-    PREEMPTED, STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack, Waking,
+    PREEMPTED, STACK_FAILED, STACK_LATE, STACK_TRUNCATED, SwitchOut, TaskRegisters, ThreadEntry,
+    UserRegisters, UserStack, Waking,
 };

@@ -23,11 +23,13 @@ pub enum Loss {
     DirtierUncounted,
     /// There was no room for one more thread in a throttle: its wait is not there.
     ThrottleUnseen,
+    /// There was no room to keep to whom a new thread belongs: nothing of it is recorded.
+    ThreadUnknown,
 }
 
 impl Loss {
     /// Every cause that the kernel side counts, in the order of [`CpuCounters::lost`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RingFull,
         Self::StackFailed,
         Self::StackTruncated,
@@ -37,6 +39,7 @@ impl Loss {
         Self::UserStackNoRoom,
         Self::DirtierUncounted,
         Self::ThrottleUnseen,
+        Self::ThreadUnknown,
     ];
 
     /// The cause's name in reports.
@@ -51,6 +54,7 @@ impl Loss {
             Self::UserStackNoRoom => "user_stack_no_room",
             Self::DirtierUncounted => "dirtier_uncounted",
             Self::ThrottleUnseen => "throttle_unseen",
+            Self::ThreadUnknown => "thread_unknown",
         }
     }
 }

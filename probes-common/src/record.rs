@@ -17,6 +17,9 @@ pub const STACK_FAILED: u8 = 2;
 /// Flag: the stack is as deep as the kernel records, and may be cut.
 pub const STACK_TRUNCATED: u8 = 4;
 
+/// Flag of a [`Kind::SwitchOut`]: stack and user side were out of reach; a [`Kind::SwitchBack`] brings them.
+pub const STACK_LATE: u8 = 8;
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -39,6 +42,9 @@ pub enum Kind {
     WindowOpen = 7,
     /// A thread left that function. No body, no frames, and outside of the sequence.
     WindowClose = 8,
+    /// A watched thread has got a CPU, told from its own context: by a hook behind the switch. Body: [`SwitchOut`]
+    /// without a state; frames: its kernel stack, which is what it left the CPU with.
+    SwitchBack = 9,
     /// A watched thread entered a system call. Body: [`CallEnter`](crate::CallEnter); the words after it are
     /// the elements of a `futex_waitv`.
     CallEnter = 16,
@@ -196,6 +202,18 @@ pub struct UserStack {
     pub registers: UserRegisters,
     /// How many bytes follow, from `registers.sp` upwards: at most [`MAX_USER_STACK`].
     pub bytes: u64,
+}
+
+/// To whom a thread id belongs, where a hook gives the id only. The value of an entry of the `THREADS` map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadEntry {
+    /// The thread's start, in nanoseconds of CLOCK_MONOTONIC, as near as it is known.
+    pub start_ns: u64,
+    /// Its process.
+    pub tgid: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<Head>() == 40 && size_of::<SwitchOut>() == 40);

@@ -14,7 +14,7 @@ use probes_common::{
 };
 
 use crate::maps::{COUNTERS, EVENTS};
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 /// `BPF_RB_NO_WAKEUP`: user space reads on a timer, so that no traced switch pays for waking the tracer.
 pub const NO_WAKEUP: u64 = 1;
@@ -36,6 +36,13 @@ pub struct SwitchOutRecord {
     pub head: Head,
     pub body: SwitchOut,
     pub frames: Frames,
+}
+
+/// A [`Kind::SwitchOut`] record without frames.
+#[repr(C)]
+pub struct PlainSwitchOut {
+    pub head: Head,
+    pub body: SwitchOut,
 }
 
 /// A [`Kind::Waking`] record with the most frames.
@@ -68,13 +75,13 @@ impl Stack {
 
 /// Stamps an event of `task`, and takes this CPU's next sequence number for it.
 #[inline(always)]
-pub fn head(counters: *mut CpuCounters, task: Task, kind: Kind) -> Head {
+pub fn head(counters: *mut CpuCounters, task: impl Thread, kind: Kind) -> Head {
     Head { sequence: next(counters), ..stamp(task, kind) }
 }
 
 /// Stamps an event of `task`, without a number.
 #[inline(always)]
-pub fn stamp(task: Task, kind: Kind) -> Head {
+pub fn stamp(task: impl Thread, kind: Kind) -> Head {
     Head {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },

@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probes_common::{IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Other, Waking};
 
 use crate::maps::{CONTROL, HANDLERS};
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 /// The handlers that run on one CPU. A device's can come upon a soft interrupt's, and neither upon its like.
 #[repr(C)]

@@ -3,8 +3,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use probes_common::{
-    Control, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThrottledSince,
-    ThrottledThread,
+    Control, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry,
+    ThrottledSince, ThrottledThread,
 };
 
 use crate::call::CallEnterRecord;
@@ -63,3 +63,11 @@ pub static DIRTIED: HashMap<Dirtier, Dirtied> = HashMap::with_max_entries(DIRTIE
 /// Which threads are held back, and since when. User space sets the number of entries as well.
 #[map]
 pub static THROTTLED: HashMap<ThrottledThread, ThrottledSince> = HashMap::with_max_entries(MOST_THROTTLED, 0);
+
+/// `BPF_F_NO_PREALLOC`: an entry takes memory from when it is made.
+const NO_PREALLOC: u32 = 1;
+
+/// The targets' threads, by id, for hooks that name a thread by nothing else. It stays empty where no such hook is
+/// used.
+#[map]
+pub static THREADS: HashMap<u32, ThreadEntry> = HashMap::with_max_entries(16_384, NO_PREALLOC);

@@ -10,7 +10,7 @@ use probes_common::{Kind, SwitchOut};
 
 use crate::emit::{counters, current_comm, emit_with_stack, head, kernel_stack};
 use crate::maps::{CONTROL, SAMPLE};
-use crate::task::{Side, Task};
+use crate::task::{Task, Thread};
 use crate::ustack::{UserSide, Watched, user_side};
 
 #[perf_event]
@@ -18,15 +18,14 @@ pub fn clock(context: PerfEventContext) -> u32 {
     let Some(control) = CONTROL.get(0).filter(|control| control.armed != 0) else { return 0 };
     let current = Task::current();
     let side = current.side(control);
-    if side == Side::Unwatched {
+    if !side.is_watched() {
         return 0;
     }
     let (Some(counters), Some(record)) = (counters(), SAMPLE.get_ptr_mut(0)) else { return 0 };
-    let user = match side {
-        Side::Target(target) if !current.is_kernel_only() => {
-            user_side(counters, current, &Watched { control, target, lane: 0 })
-        }
-        _ => UserSide::NONE,
+    let user = if side.is_target() && !current.is_kernel_only() {
+        user_side(counters, current, &Watched { control, target: side.index(), lane: 0 })
+    } else {
+        UserSide::NONE
     };
     let mut start = head(counters, current, Kind::Sample);
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.

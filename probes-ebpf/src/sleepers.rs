@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use probes_common::TaskRegisters;
 
 use crate::maps::CONTROL;
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 /// `struct bpf_iter__task`: what an iterator over tasks gives its program (kernel/bpf/task_iter.c).
 #[repr(C)]

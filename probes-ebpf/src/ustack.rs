@@ -12,7 +12,7 @@ use probes_common::{
 
 use crate::emit::{count, emit_prefix, has_room_for, head};
 use crate::maps::{SEEN, USER_STACK};
-use crate::task::{Registers, Task};
+use crate::task::{Registers, Task, Thread};
 
 /// A power of two: a signature's lowest bits are its slot.
 pub const SEEN_SLOTS: u32 = 1 << 15;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use probes_common::{
     CALL_LANE, CALL_LANE_FLAG, COMM_LEN, Head, IN_DEVICE_HANDLER, IN_SOFTIRQ, Kind, MAX_USER_STACK, Other,
-    PREEMPTED, SCHED_LANE, STACK_FAILED, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack,
-    Waking,
+    PREEMPTED, SCHED_LANE, STACK_FAILED, STACK_LATE, STACK_TRUNCATED, SwitchOut, TaskRegisters,
+    UserRegisters, UserStack, Waking,
 };
 use thiserror::Error;
 
@@ -79,6 +79,15 @@ pub enum Event {
     },
     /// It got a CPU.
     SwitchIn,
+    /// It got a CPU, and tells where it was until then.
+    SwitchBack {
+        /// Where it was in user space; `None` where it never was there.
+        user: Option<UserSide>,
+        /// Its kernel stack.
+        stack: Stack,
+        /// Its name.
+        comm: Comm,
+    },
     /// It is being woken.
     Waking {
         /// The thread that was current where the wake-up came from.
@@ -200,7 +209,7 @@ pub struct Stack {
     pub frames: Arc<[u64]>,
     /// As deep as the kernel records: the outermost frames may be missing.
     pub truncated: bool,
-    /// The kernel refused; there is no telling what the stack was.
+    /// The kernel refused, or the hook could not reach it; there is no telling what the stack was.
     pub failed: bool,
 }
 
@@ -229,6 +238,7 @@ impl Decoder {
         let event = match head.kind {
             kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,
             kind if kind == Kind::SwitchIn as u8 => Event::SwitchIn,
+            kind if kind == Kind::SwitchBack as u8 => self.switch_back(fields, &head)?,
             kind if kind == Kind::Waking as u8 => {
                 let (waker, context) = (fields.peer()?, fields.wake_context()?);
                 Event::Waking { waker, context, stack: self.stack(fields, &head, size_of::<Waking>())? }
@@ -260,6 +270,14 @@ impl Decoder {
         })
     }
 
+    fn switch_back(&mut self, fields: Fields<'_>, head: &Head) -> Result<Event, DecodeError> {
+        Ok(Event::SwitchBack {
+            user: fields.user_side()?,
+            stack: self.stack(fields, head, size_of::<SwitchOut>())?,
+            comm: fields.comm(size_of::<Head>() + offset_of!(SwitchOut, comm))?,
+        })
+    }
+
     fn switch_out(&mut self, fields: Fields<'_>, head: &Head) -> Result<Event, DecodeError> {
         let body = size_of::<Head>();
         Ok(Event::SwitchOut {
@@ -279,7 +297,7 @@ impl Decoder {
         Ok(Stack {
             frames: self.intern(frames),
             truncated: head.flags & STACK_TRUNCATED != 0,
-            failed: head.flags & STACK_FAILED != 0,
+            failed: head.flags & (STACK_FAILED | STACK_LATE) != 0,
         })
     }
 
@@ -408,6 +426,14 @@ impl Fields<'_> {
         })
     }
 
+    /// Of a body that is a [`SwitchOut`].
+    fn user_side(self) -> Result<Option<UserSide>, DecodeError> {
+        let body = size_of::<Head>();
+        let ip = self.u64(body + offset_of!(SwitchOut, user_ip))?;
+        let stack = self.u64(body + offset_of!(SwitchOut, user_stack))?;
+        Ok((ip != 0).then_some(UserSide { ip, stack: (stack != 0).then_some(stack) }))
+    }
+
     fn wake_context(self) -> Result<WakeContext, DecodeError> {
         let body = size_of::<Head>();
         let number = self.u32(body + offset_of!(Waking, number))?;
@@ -416,14 +442,6 @@ impl Fields<'_> {
             IN_SOFTIRQ => WakeContext::Soft(number),
             _ => WakeContext::NoHandler,
         })
-    }
-
-    /// Of a [`SwitchOut`].
-    fn user_side(self) -> Result<Option<UserSide>, DecodeError> {
-        let body = size_of::<Head>();
-        let ip = self.u64(body + offset_of!(SwitchOut, user_ip))?;
-        let stack = self.u64(body + offset_of!(SwitchOut, user_stack))?;
-        Ok((ip != 0).then_some(UserSide { ip, stack: (stack != 0).then_some(stack) }))
     }
 
     fn peer(self) -> Result<Peer, DecodeError> {
@@ -451,6 +469,7 @@ mod tests {
                 (Kind::SwitchOut, (u8::from(*preempted) * PREEMPTED) | stack_flags(stack), &*stack.frames)
             }
             Event::SwitchIn => (Kind::SwitchIn, 0, none),
+            Event::SwitchBack { stack, .. } => (Kind::SwitchBack, stack_flags(stack), &*stack.frames),
             Event::Waking { stack, .. } => (Kind::Waking, stack_flags(stack), &*stack.frames),
             Event::Born { .. } => (Kind::Born, 0, none),
         };
@@ -472,6 +491,12 @@ mod tests {
                 bytes.extend(comm.bytes());
             }
             Event::SwitchIn => {}
+            Event::SwitchBack { user, comm, .. } => {
+                bytes.extend(user.map_or(0, |user| user.ip).to_ne_bytes());
+                bytes.extend(user.and_then(|user| user.stack).unwrap_or(0).to_ne_bytes());
+                bytes.extend([0; 8]);
+                bytes.extend(comm.bytes());
+            }
             Event::Waking { waker: peer, .. } | Event::Born { maker: peer } => {
                 bytes.extend(peer.tid.to_ne_bytes());
                 bytes.extend(peer.tgid.to_ne_bytes());
@@ -529,6 +554,15 @@ mod tests {
                 }
             ),
             Just(Event::SwitchIn),
+            (any::<(Option<u64>, Option<u64>, [u8; COMM_LEN])>(), stacks()).prop_map(
+                |((ip, user_stack, comm), stack)| Event::SwitchBack {
+                    user: ip
+                        .filter(|ip| *ip != 0)
+                        .map(|ip| UserSide { ip, stack: user_stack.filter(|stack| *stack != 0) }),
+                    stack,
+                    comm: Comm::new(comm),
+                }
+            ),
             (peers(), contexts(), stacks()).prop_map(|(waker, context, stack)| Event::Waking {
                 waker,
                 context,
@@ -597,6 +631,19 @@ mod tests {
         assert_eq!(Decoder::default().decode(&short), Err(DecodeError::Short(short.len())));
         let long = encode_user_stack(77, [0; 8], b"0123456789", u64::MAX);
         assert_eq!(Decoder::default().decode(&long), Err(DecodeError::UserStack(u64::MAX)));
+    }
+
+    #[test]
+    fn a_stack_that_the_hook_could_not_reach_is_no_empty_one() {
+        let comm = Comm::from_text("late");
+        let stack = Stack { frames: Arc::default(), truncated: false, failed: false };
+        let event = Event::SwitchOut { preempted: false, prev_state: 1, user: None, stack, comm };
+        let thread = ThreadId { tid: 7, start_ns: 1 };
+        let mut bytes = encode(&Record { time_ns: 1, cpu: 0, sequence: 0, thread, tgid: 7, event });
+        bytes[offset_of!(Head, flags)] |= STACK_LATE;
+        let Ok(Decoded::Event(record)) = Decoder::default().decode(&bytes) else { panic!("{bytes:?}") };
+        let Event::SwitchOut { stack, .. } = record.event else { panic!("{record:?}") };
+        assert!(stack.failed);
     }
 
     #[test]

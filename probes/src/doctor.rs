@@ -12,7 +12,7 @@ use crate::io;
 use crate::load::{Plan, Probes};
 use crate::oncpu;
 use crate::proc::{self, monotonic_ns};
-use crate::recording::Options;
+use crate::recording::{Options, SwitchRung, try_rung};
 use crate::symbolize::hidden_kernel_symbols;
 use crate::wbt;
 
@@ -48,7 +48,11 @@ fn commands() -> Vec<Trial> {
             Err(error) => Err(told(&error)),
         }
     };
-    vec![
+    let by = |rung: SwitchRung| {
+        let name = format!("offcpu --attach {rung}");
+        trial(&name, || try_rung(rung).map(|ladder| Some(ladder.hook)).map_err(|error| told(&error)))
+    };
+    let mut trials = vec![
         trial("offcpu", record(None)),
         trial("futex", record(Some(CallFilter::Futex))),
         trial("syscalls", record(Some(CallFilter::All))),
@@ -56,7 +60,9 @@ fn commands() -> Vec<Trial> {
         trial("io", || block_io().map_err(|error| told(&error))),
         trial("oncpu", || oncpu::try_to_open().map_err(|error| told(&error))),
         trial("stacks", stacks),
-    ]
+    ];
+    trials.extend(SwitchRung::ALL.map(by));
+    trials
 }
 
 /// Without some of its programs `io` goes on with less.

@@ -114,6 +114,14 @@ pub enum AttachError {
         /// The loader's whole chain of reasons.
         reason: String,
     },
+    /// No way of seeing switches is to be had.
+    #[error("this kernel lets nobody see its switches: {0}; `forkd-probe stacks` needs no BPF")]
+    NoRung(String),
+    /// Threads of other processes are known by their ids only.
+    #[error(
+        "the whole machine cannot be recorded by `tracepoint`, which names a thread by its id only: use another rung"
+    )]
+    MachineByTracepoint,
     /// The object lacks a map or program that this crate knows.
     #[error("the BPF object has no {0}: it was built from other sources; rebuild it with `cargo xtask ebpf`")]
     Missing(&'static str),
@@ -155,6 +163,7 @@ impl AttachError {
             | Self::Thread { .. }
             | Self::Ourselves(_)
             | Self::Targets(_)
+            | Self::MachineByTracepoint
             | Self::Object { .. } => Fault::Input,
             Self::PidNamespace
             | Self::Sampling { .. }
@@ -165,6 +174,7 @@ impl AttachError {
             | Self::Btf(_)
             | Self::Tracepoint { .. }
             | Self::Load(_)
+            | Self::NoRung(_)
             | Self::Program { .. } => Fault::Host,
             Self::Missing(_) | Self::Map { .. } | Self::System { .. } => Fault::Internal,
         }

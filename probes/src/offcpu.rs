@@ -14,7 +14,7 @@ use crate::interval::{Interval, Windows};
 use crate::pipeline::{Analysis, Gathered};
 use crate::proc;
 use crate::recfile::{self, ReadError, RecordedCalls};
-use crate::recording::{self, Facts, Recording, Scope, Start};
+use crate::recording::{self, Facts, Recording, Scope, Start, SwitchRung};
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
 use crate::target::Target;
 
@@ -34,6 +34,8 @@ pub struct Options {
     pub watch_self: bool,
     /// Whose waits are recorded.
     pub scope: Scope,
+    /// The only way of seeing switches that will do; the first that the kernel takes where there is none.
+    pub rung: Option<SwitchRung>,
     /// Write what is recorded to this empty file as well, for [`crate::recfile`].
     pub keep: Option<Arc<File>>,
 }
@@ -47,6 +49,7 @@ impl Default for Options {
             stats: false,
             watch_self: false,
             scope: Scope::Targets,
+            rung: None,
             keep: None,
         }
     }
@@ -113,10 +116,18 @@ impl Session {
             stats: options.stats,
             watch_self: options.watch_self,
             scope: options.scope,
+            rung: options.rung,
             keep: options.keep.clone(),
+            ..recording::Options::default()
         };
         let recording = Recording::attach(targets, None, &common, |_| sink)?;
         Ok(Self { recording, options })
+    }
+
+    /// Ways of seeing switches that were tried in vain, each with why.
+    fn refused_rungs(&self) -> Vec<String> {
+        let refused = self.recording.ladder().into_iter().flat_map(|ladder| &ladder.refused);
+        refused.map(ToString::to_string).collect()
     }
 
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
@@ -184,6 +195,7 @@ impl Session {
             records: gathered.received,
             user_stacks: gathered.user.count() as u64,
             programs: std::mem::take(&mut gathered.programs),
+            refused: self.refused_rungs(),
         });
         let mut facts = self.recording.facts();
         facts.warnings.extend(hidden_kernel_symbols());

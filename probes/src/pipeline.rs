@@ -180,7 +180,9 @@ impl<A: Analysis> Pipeline<A> {
         while let Some(item) = self.sorter.pop_before(before_ns) {
             match item {
                 Item::Switch(mut record) => {
-                    if let Event::SwitchOut { user: Some(side), .. } = &mut record.event {
+                    if let Event::SwitchOut { user: Some(side), .. }
+                    | Event::SwitchBack { user: Some(side), .. } = &mut record.event
+                    {
                         *side = user.canonical(record.tgid, *side);
                     }
                     self.builder.record(&record, &mut |interval| self.analysis.interval(interval));

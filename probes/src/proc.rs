@@ -50,6 +50,16 @@ pub fn seeds(pid: u32, unwind: Unwind<'_>) -> io::Result<Vec<Seed>> {
     Ok(seeds.collect())
 }
 
+/// The threads of `pid`: each one's id, `pid`, and its start in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
+pub fn thread_starts(pid: u32) -> io::Result<Vec<(u32, u32, u64)>> {
+    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let start = |tid: u32| {
+        let stat = parse_stat(&fs::read_to_string(thread_file(pid, tid, "stat")).ok()?)?;
+        Some((tid, pid, (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns)))
+    };
+    Ok(thread_ids(pid)?.into_iter().filter_map(start).collect())
+}
+
 /// The system call that each thread of `pid` is in; threads in user space are left out.
 pub fn calls(pid: u32) -> Vec<SeedCall> {
     let tids = thread_ids(pid).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -12,9 +13,9 @@ use reports::process::Process;
 
 use crate::call::SeedCall;
 use crate::drain::Drain;
-use crate::error::{AttachError, FinishError};
+use crate::error::{AttachError, FinishError, KERNEL_BTF};
 use crate::interval::{Seed, SeedState};
-pub use crate::load::{Group, Plan, Refused, Rung, Scope};
+pub use crate::load::{Group, Ladder, Plan, Refused, RefusedRung, Rung, Scope, SwitchRung};
 use crate::load::{Probes, Watch};
 use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
@@ -23,9 +24,6 @@ use crate::recfile::{
 };
 use crate::target::{Target, gone_or};
 use crate::unwind::ProcessStacks;
-
-/// Where the switches come from, as reports name it.
-pub const ATTACH: &str = "tp_btf/sched_switch";
 
 /// How to record.
 #[derive(Clone, Debug)]
@@ -38,13 +36,25 @@ pub struct Options {
     pub watch_self: bool,
     /// Whose switches and wake-ups are recorded.
     pub scope: Scope,
+    /// The only way of seeing switches that will do; the first that the kernel takes where there is none.
+    pub rung: Option<SwitchRung>,
+    /// Where the kernel's type information is.
+    pub btf: PathBuf,
     /// Write what is recorded to this empty file as well, for [`crate::recfile`].
     pub keep: Option<Arc<File>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, stats: false, watch_self: false, scope: Scope::Targets, keep: None }
+        Self {
+            ring_bytes: 8 << 20,
+            stats: false,
+            watch_self: false,
+            scope: Scope::Targets,
+            rung: None,
+            btf: KERNEL_BTF.into(),
+            keep: None,
+        }
     }
 }
 
@@ -82,6 +92,7 @@ pub struct Recording<A> {
     start_ns: u64,
     attach_ns: u64,
     warnings: Vec<String>,
+    ladder: Option<Ladder>,
     hooks: Vec<String>,
     refused: Vec<Refused>,
     /// `None` once it is finished: dropping the sender tells the reader to end.
@@ -109,6 +120,7 @@ struct Begun {
     opening: Opening,
     start: Start,
     warnings: Vec<String>,
+    ladder: Option<Ladder>,
     hooks: Vec<String>,
     refused: Vec<Refused>,
 }
@@ -117,7 +129,13 @@ impl Begun {
     fn attach(targets: &[Target], plan: &Plan, options: &Options) -> Result<Self, AttachError> {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
+        let plan = &Plan { rung: options.rung, btf: options.btf.clone(), ..plan.clone() };
         let mut probes = Probes::attach(plan)?;
+        let ladder = probes.ladder().cloned();
+        let rung = ladder.as_ref().map(|ladder| ladder.rung);
+        if (rung, options.scope) == (Some(SwitchRung::Tracepoint), Scope::Machine) {
+            return Err(AttachError::MachineByTracepoint);
+        }
         let (hooks, refused) = (probes.hooks(), probes.refused().to_vec());
         if options.stats {
             probes.count_runs()?;
@@ -126,6 +144,11 @@ impl Begun {
         let watches: Vec<Watch> =
             pids.iter().map(|pid| Watch { pid: *pid, code: user.code_spans(*pid) }).collect();
         probes.switch().watch(&watches)?;
+        for pid in &pids {
+            let threads = proc::thread_starts(*pid);
+            let threads = threads.map_err(|error| gone_or(*pid, "listing its threads", error))?;
+            probes.enter_threads(&threads)?;
+        }
         let armed_ns = proc::monotonic_ns();
         probes.switch().on(options.scope)?;
         let start_ns = proc::monotonic_ns();
@@ -142,9 +165,10 @@ impl Begun {
             }
         }
         warnings.extend(warnings_at_start(&seeds));
+        warnings.extend(rung.and_then(SwitchRung::caveat).map(str::to_owned));
         let cpus = probes.cpus()?;
         let opening = Opening { armed_ns, start_ns, seeds, cpus };
-        Ok(Self { begun_ns, probes, pids, user, opening, start, warnings, hooks, refused })
+        Ok(Self { begun_ns, ladder, probes, pids, user, opening, start, warnings, hooks, refused })
     }
 
     fn facts(&self, targets: &[Target], calls: Option<CallFilter>) -> OpeningFacts {
@@ -153,7 +177,7 @@ impl Begun {
             written_by: concat!("forkd-probe ", env!("CARGO_PKG_VERSION")).to_owned(),
             host: proc::host(),
             processes: processes(targets),
-            attach: ATTACH.to_owned(),
+            attach: hook(self.ladder.as_ref()),
             calls: calls.into(),
             loss_causes: loss_causes(),
             warnings: self.warnings.clone(),
@@ -231,7 +255,7 @@ impl<A: Send + 'static> Recording<A> {
         let unwritable = |source| AttachError::System { what: "writing the recording".to_owned(), source };
         let file = options.keep.clone().map(Writer::new).transpose().map_err(unwritable)?;
         let kept = file.map(|file| (file, begun.facts(&targets, calls)));
-        let Begun { begun_ns, probes, pids, user, opening, start, warnings, hooks, refused } = begun;
+        let Begun { begun_ns, ladder, probes, pids, user, opening, start, warnings, hooks, refused } = begun;
         let start_ns = start.start_ns;
         let reader = spawn(probes, pids, user, move |user| {
             let tape = kept.map(|(file, facts)| Tape::begin(file, facts, user));
@@ -243,11 +267,17 @@ impl<A: Send + 'static> Recording<A> {
             start_ns,
             attach_ns,
             warnings,
+            ladder,
             hooks,
             refused,
             reader: Some(reader),
             written: None,
         })
+    }
+
+    /// How the switches are seen; `None` where they are not.
+    pub const fn ladder(&self) -> Option<&Ladder> {
+        self.ladder.as_ref()
     }
 
     /// How long it took to attach, and to look at the threads that there were.
@@ -280,7 +310,7 @@ impl<A: Send + 'static> Recording<A> {
         Facts {
             processes: processes(&self.targets),
             start_ns: self.start_ns,
-            attach: ATTACH.to_owned(),
+            attach: hook(self.ladder.as_ref()),
             warnings: self.warnings.clone(),
         }
     }
@@ -338,6 +368,22 @@ fn spawn<C: Consumer<Made: Send + 'static>>(
         .map_err(|source| AttachError::System { what: "starting the reader's thread".to_owned(), source })?;
     Ok(Reader { stop, thread })
 }
+
+fn hook(ladder: Option<&Ladder>) -> String {
+    ladder.map(|ladder| ladder.hook.clone()).unwrap_or_default()
+}
+
+/// Attaches what sees switches by `rung`, and takes it away again.
+///
+/// # Errors
+/// [`AttachError`] says why this kernel refuses it.
+pub fn try_rung(rung: SwitchRung) -> Result<Ladder, AttachError> {
+    let plan = Plan { rung: Some(rung), groups: vec![Group::Sched], ..Plan::new(PAGE, None) };
+    Probes::attach(&plan)?.ladder().cloned().ok_or(AttachError::Missing("sched_switch"))
+}
+
+/// The smallest ring buffer.
+const PAGE: u32 = 4096;
 
 /// The watched processes, as reports name them.
 pub fn processes(targets: &[Target]) -> Vec<Process> {

@@ -10,7 +10,7 @@ pub mod mutate;
 mod need;
 
 pub use loop_ext4::{LoopExt4, run as run_command};
-pub use need::{Need, firecracker, linux_guest, on_path};
+pub use need::{Finder, Need, firecracker, linux_guest, on_path};
 
 use std::process::ExitCode;
 

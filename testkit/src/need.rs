@@ -31,7 +31,21 @@ pub enum Need {
     DiskThrottle,
     /// `systemd-analyze`, which checks units without running systemd.
     SystemdAnalyze,
+    /// What only the test itself can find out.
+    Other(Finder),
 }
+
+/// Gives what is missing and how to get it, in one line; `None` where nothing is.
+#[derive(Clone, Copy, Debug)]
+pub struct Finder(pub fn() -> Option<String>);
+
+impl PartialEq for Finder {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Finder {}
 
 impl Need {
     /// `None` when the host has it, else what is missing and how to get it, in one line.
@@ -59,6 +73,7 @@ impl Need {
             Self::SystemdAnalyze => on_path("systemd-analyze")
                 .is_none()
                 .then(|| "needs systemd-analyze on PATH (apt-get install systemd)".to_owned()),
+            Self::Other(Finder(find)) => find(),
         }
     }
 }

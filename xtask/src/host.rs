@@ -21,6 +21,7 @@ pub fn name(need: Need) -> &'static str {
         Need::LinuxGuest => "the Linux guest",
         Need::SystemdAnalyze => "systemd-analyze",
         Need::WritebackThrottling => "writeback throttling",
+        Need::Other(_) => "what one test needs",
     }
 }
 
@@ -55,6 +56,7 @@ fn remedy(need: Need) -> &'static str {
         }
         Need::LinuxGuest => "run `guest/linux/build target/linux-guest`",
         Need::SystemdAnalyze => "run `apt-get install systemd`",
+        Need::Other(_) => "see the test",
     }
 }
 

@@ -10,7 +10,7 @@ use super::{add, armed_for_current, emit, lost};
 use crate::emit::current_comm;
 use crate::kernel::Typed;
 use crate::maps::DIRTIED;
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 #[unsafe(no_mangle)]
 static WB_BDI: u32 = 0;

@@ -21,7 +21,7 @@ use probes_common::{CpuCounters, DEVICE_LANE, Head, Kind, Loss};
 
 use crate::emit::{NO_WAKEUP, events};
 use crate::maps::{CONTROL, COUNTERS};
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 #[repr(C)]
 struct Record<T> {

@@ -13,7 +13,7 @@ use super::{armed_for_current, emit, lost};
 use crate::emit::current_comm;
 use crate::kernel::Untyped;
 use crate::maps::THROTTLED;
-use crate::task::Task;
+use crate::task::{Task, Thread};
 
 #[unsafe(no_mangle)]
 static BIO_DEVICE_IN_WAIT: u32 = 0;

@@ -100,7 +100,7 @@ impl Timelines {
             self.names.entry(peer.tid).or_insert((peer.tgid, peer.comm));
         };
         match &record.event {
-            Event::SwitchOut { comm, .. } => {
+            Event::SwitchOut { comm, .. } | Event::SwitchBack { comm, .. } => {
                 self.names.insert(record.thread.tid, (record.tgid, *comm));
             }
             Event::Waking { waker, .. } => peer(waker),
@@ -113,7 +113,7 @@ impl Timelines {
     fn take_run(&mut self, record: &Record, running: &mut HashMap<u32, (u32, u64)>, start_ns: u64) {
         let (tid, time_ns) = (record.thread.tid, record.time_ns);
         match &record.event {
-            Event::SwitchIn => {
+            Event::SwitchIn | Event::SwitchBack { .. } => {
                 running.insert(record.cpu, (tid, time_ns));
             }
             Event::SwitchOut { .. } => {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use probes::explain::{Explainer, FunctionWindows, Opened, Options, Window};
+use probes::recording;
 use probes::symbolize::functions;
 use probes::target::Target;
 use reports::explain::{Explain, Form, one_line, render};
@@ -16,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::BadInput;
 use super::ending::{Ending, Endings};
-use super::frame::{Ring, duration};
+use super::frame::{Bpf, duration};
 use super::output::Output;
 
 /// The window of a process without another, unless another length is asked for.
@@ -56,7 +57,7 @@ pub struct ExplainCommand {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
 }
 
 /// Forms of an explanation.
@@ -111,7 +112,9 @@ pub fn run(command: &ExplainCommand) -> anyhow::Result<()> {
     }
     let place = command.window_fn.as_ref().map(|name| functions::find(command.pid, name));
     let place = place.transpose().map_err(|error| BadInput(error.to_string()))?;
-    let explainer = Explainer::attach(&Options { ring_bytes: command.ring.bytes(), ..Options::default() })?;
+    let recording::Options { ring_bytes, rung, .. } = command.bpf.options();
+    let options = Options { ring_bytes, rung, ..Options::default() };
+    let explainer = Explainer::attach(&options)?;
     let mut slowest = Slowest { kept: Vec::new(), most: command.slowest as usize, seen: 0 };
     match (&place, command.window_signal) {
         (Some(function), _) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use probes::launch::{self, Launched};
+use probes::recording::{Options, SwitchRung};
 use probes::target::Target;
 
 use super::BadInput;
@@ -67,18 +68,22 @@ impl Shape {
     }
 }
 
-/// How much room events have until they are read.
+/// How BPF records: how switches are seen, and how much room events have until they are read.
 #[derive(Debug, Args)]
-pub struct Ring {
+pub struct Bpf {
+    /// See switches in this way only: tp_btf, raw_tracepoint, tracepoint, fentry or kprobe [default: the first of
+    /// these that the kernel takes]
+    #[arg(long, value_name = "RUNG")]
+    attach: Option<SwitchRung>,
     /// Size of the ring buffer in MiB, a power of two: for events that come faster than they are read
     #[arg(long, value_name = "MIB", default_value = "8", value_parser = ring_mib)]
     ring_mib: u32,
 }
 
-impl Ring {
-    /// Its size.
-    pub const fn bytes(&self) -> u32 {
-        self.ring_mib << 20
+impl Bpf {
+    /// As the library takes it.
+    pub fn options(&self) -> Options {
+        Options { ring_bytes: self.ring_mib << 20, rung: self.attach, ..Options::default() }
     }
 }
 

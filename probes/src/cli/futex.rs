@@ -2,10 +2,9 @@
 
 use clap::Args;
 use probes::futex::Session;
-use probes::recording::Options;
 use reports::futex::render;
 
-use super::frame::{Frame, Ring};
+use super::frame::{Bpf, Frame};
 
 /// Arguments of `futex`.
 #[derive(Debug, Args)]
@@ -13,14 +12,13 @@ pub struct Futex {
     #[command(flatten)]
     frame: Frame,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Futex) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let session =
-        Session::attach(targets, &Options { ring_bytes: command.ring.bytes(), ..Options::default() })?;
+    let session = Session::attach(targets, &command.bpf.options())?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

@@ -2,10 +2,9 @@
 
 use clap::Args;
 use probes::io::Session;
-use probes::recording::Options;
 use reports::io::render;
 
-use super::frame::{Frame, Ring};
+use super::frame::{Bpf, Frame};
 
 /// Arguments of `io`.
 #[derive(Debug, Args)]
@@ -13,13 +12,13 @@ pub struct Io {
     #[command(flatten)]
     frame: Frame,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Io) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open_or_machine()?;
-    let options = Options { ring_bytes: command.ring.bytes(), ..Options::default() };
+    let options = command.bpf.options();
     let session = Session::attach(targets, &options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;

@@ -4,9 +4,10 @@ use clap::{Args, ValueEnum};
 use probes::aggregate::Filter;
 use probes::interval::Wait;
 use probes::offcpu::{Options, Session};
+use probes::recording;
 use reports::offcpu::render;
 
-use super::frame::{Frame, Ring};
+use super::frame::{Bpf, Frame};
 
 /// Arguments of `offcpu`.
 #[derive(Debug, Args)]
@@ -14,7 +15,7 @@ pub struct Offcpu {
     #[command(flatten)]
     frame: Frame,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
     #[command(flatten)]
     selection: Selection,
     /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
@@ -75,10 +76,9 @@ enum State {
 pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
     let filter = command.selection.filter(command.frame.tids());
-    let session = Session::attach_all(
-        targets,
-        Options { filter, stats: command.stats, ring_bytes: command.ring.bytes(), ..Options::default() },
-    )?;
+    let recording::Options { ring_bytes, rung, .. } = command.bpf.options();
+    let options = Options { filter, stats: command.stats, ring_bytes, rung, ..Options::default() };
+    let session = Session::attach_all(targets, options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish()?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

@@ -12,7 +12,7 @@ use probes::recording::{Options, Recording};
 use probes_common::CallFilter;
 
 use super::BadInput;
-use super::frame::{Ring, Whom};
+use super::frame::{Bpf, Whom};
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct Record {
     #[command(flatten)]
     whom: Whom,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
     /// System calls that are recorded beside the switches: each costs its thread two records
     #[arg(long, value_enum, default_value_t = Calls::All)]
     calls: Calls,
@@ -66,8 +66,7 @@ struct Unbegun(anyhow::Error);
 
 fn record(command: &Record, file: File) -> Result<anyhow::Result<()>, Unbegun> {
     let (mut scene, targets) = command.whom.open().map_err(Unbegun)?;
-    let options =
-        Options { ring_bytes: command.ring.bytes(), keep: Some(Arc::new(file)), ..Options::default() };
+    let options = Options { keep: Some(Arc::new(file)), ..command.bpf.options() };
     let mut recording = Recording::record(targets, command.calls.filter(), &options)
         .map_err(|error| Unbegun(error.into()))?;
     let mut finish = || -> anyhow::Result<()> {

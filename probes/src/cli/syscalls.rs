@@ -1,11 +1,10 @@
 //! `forkd-probe syscalls`.
 
 use clap::Args;
-use probes::recording::Options;
 use probes::syscalls::Session;
 use reports::syscalls::render;
 
-use super::frame::{Frame, Ring};
+use super::frame::{Bpf, Frame};
 
 /// Arguments of `syscalls`.
 #[derive(Debug, Args)]
@@ -13,14 +12,13 @@ pub struct Syscalls {
     #[command(flatten)]
     frame: Frame,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Syscalls) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let session =
-        Session::attach(targets, &Options { ring_bytes: command.ring.bytes(), ..Options::default() })?;
+    let session = Session::attach(targets, &command.bpf.options())?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;
     report.warnings.extend(stage.close(ending, report.window_ns)?);

@@ -1,11 +1,10 @@
 //! `forkd-probe wbt`.
 
 use clap::Args;
-use probes::recording::Options;
 use probes::wbt::Session;
 use reports::wbt::render;
 
-use super::frame::{Frame, Ring};
+use super::frame::{Bpf, Frame};
 
 /// Arguments of `wbt`.
 #[derive(Debug, Args)]
@@ -13,13 +12,13 @@ pub struct Wbt {
     #[command(flatten)]
     frame: Frame,
     #[command(flatten)]
-    ring: Ring,
+    bpf: Bpf,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Wbt) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let options = Options { ring_bytes: command.ring.bytes(), ..Options::default() };
+    let options = command.bpf.options();
     let session = Session::attach(targets, &options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;

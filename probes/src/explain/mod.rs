@@ -34,6 +34,7 @@ use std::thread::{self, JoinHandle};
 use thiserror::Error;
 
 use crate::error::{AttachError, Fault};
+use crate::load::SwitchRung;
 
 pub use crate::attribute::Window;
 use capture::Capture;
@@ -49,6 +50,8 @@ const REACH_NS: u64 = 2 * SAMPLE_PERIOD_NS;
 /// How to record.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// The only way of seeing switches that will do; the first that the kernel takes where there is none.
+    pub rung: Option<SwitchRung>,
     /// Size of the kernel's ring buffer in bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
     /// The most bytes of one window's records that are kept. With the ring buffer that is all that grows with
@@ -58,7 +61,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, window_bytes: 16 << 20 }
+        Self { rung: None, ring_bytes: 8 << 20, window_bytes: 16 << 20 }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{ExplainError, Options, SAMPLE_PERIOD_NS};
 use crate::decode::{Decoded, Decoder, Mark, UserSide};
 use crate::error::AttachError;
 use crate::interval::Seed;
-use crate::load::{Clock, Group, Plan, Probes, Scope, Watch};
+use crate::load::{Clock, Group, Plan, Probes, Scope, SwitchRung, Watch};
 use crate::proc;
 
 /// How long the ring buffer is left alone while a window is open.
@@ -48,7 +48,10 @@ struct Opened {
 impl State {
     /// Attaches; nothing is recorded yet.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
-        let mut plan = Plan::new(options.ring_bytes, None);
+        if options.rung == Some(SwitchRung::Tracepoint) {
+            return Err(AttachError::MachineByTracepoint);
+        }
+        let mut plan = Plan { rung: options.rung, ..Plan::new(options.ring_bytes, None) };
         plan = plan.with(&[Group::Block, Group::Journal, Group::Dirty]);
         let mut probes = Probes::attach(&plan)?;
         probes.count_runs()?;

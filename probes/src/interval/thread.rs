@@ -89,6 +89,11 @@ impl Thread {
         let time_ns = time_ns.max(self.since_ns);
         match event {
             Event::SwitchIn => self.switch_in(time_ns, emit),
+            Event::SwitchBack { user, stack, comm } => {
+                self.comm = Some(*comm);
+                self.came_from(recorded(stack), *user);
+                self.switch_in(time_ns, emit);
+            }
             Event::SwitchOut { preempted, prev_state, user, stack, comm } => {
                 self.comm = Some(*comm);
                 self.switch_out(time_ns, leaving(*preempted, *prev_state), recorded(stack), *user, emit);
@@ -127,6 +132,17 @@ impl Thread {
                 self.end_of_wait(end_ns, off, woken, early, End::Window, emit);
             }
             State::Gone => {}
+        }
+    }
+
+    /// Where it was while it was off the CPU, told as it comes back. A thread that was not seen to leave one, because
+    /// it is new, was nowhere.
+    fn came_from(&mut self, late_stack: KernelStack, late_user: Option<UserSide>) {
+        if let State::Off { stack: stack @ KernelStack::Missing, user, .. } = &mut self.state
+            && self.left_cpu
+        {
+            *stack = late_stack;
+            *user = user.or(late_user);
         }
     }
 

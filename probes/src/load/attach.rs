@@ -3,11 +3,12 @@
 use std::fs;
 
 use aya::Ebpf;
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint, TracePoint};
 use probes_common::Throttle;
 
 use super::fields::Constants;
 use super::programs::{Entry, Group, Hook, Need, PAUSES, REQUEST_START, REQUEST_START_WITHOUT_ADDRESS, Rung};
+use super::rung::clones;
 use super::{Plan, chain};
 use crate::error::AttachError;
 
@@ -22,16 +23,16 @@ pub struct Refused {
 
 type Attached = (Vec<&'static Entry>, Vec<Refused>);
 
-/// Attaches the programs of `plan`; gives those that are attached, and what it goes on without.
+/// Attaches the programs of `plan` that belong to no rung; gives those that are attached, and what it goes on without.
 pub fn attach_all(
     ebpf: &mut Ebpf,
     plan: &Plan,
     constants: &Constants,
-    btf: &aya::Btf,
+    btf: Option<&aya::Btf>,
 ) -> Result<Attached, AttachError> {
     let (mut attached, mut refused): Attached = Default::default();
     let mut given_up: Vec<Group> = Vec::new();
-    for entry in plan.programs() {
+    for entry in plan.programs().filter(|entry| entry.rungs.is_empty()) {
         if is_superfluous(entry, &attached) || given_up.contains(&entry.group) {
             continue;
         }
@@ -43,12 +44,12 @@ pub fn attach_all(
             },
         };
         match outcome {
-            Ok(()) => attached.push(entry),
+            Ok(_) => attached.push(entry),
             Err(reason) => {
                 refused.push(Refused { name: entry.hook.name(), reason });
                 if matches!(entry.group, Group::Throttle(_)) {
                     given_up.push(entry.group);
-                    detach(ebpf, entry.group, &mut attached);
+                    detach_group(ebpf, entry.group, &mut attached);
                 }
             }
         }
@@ -58,7 +59,7 @@ pub fn attach_all(
 }
 
 /// The verifier's log is for who writes programs.
-fn without_log(reason: &str) -> String {
+pub fn without_log(reason: &str) -> String {
     let end = reason.find(" Verifier output").unwrap_or(reason.len());
     reason[..end].trim_end_matches('.').to_owned()
 }
@@ -85,56 +86,83 @@ fn is_superfluous(entry: &Entry, attached: &[&Entry]) -> bool {
 }
 
 /// Detaches a rung of which one program is refused: a function that is seen entered and never left tells nothing.
-fn detach(ebpf: &mut Ebpf, rung: Group, attached: &mut Vec<&'static Entry>) {
+fn detach_group(ebpf: &mut Ebpf, rung: Group, attached: &mut Vec<&'static Entry>) {
     attached.retain(|entry| {
         if entry.group == rung {
-            // Unloading detaches.
-            let _ = match ebpf.program_mut(entry.name) {
-                Some(Program::FEntry(program)) => program.unload(),
-                Some(Program::FExit(program)) => program.unload(),
-                Some(Program::KProbe(program)) => program.unload(),
-                _ => Ok(()),
-            };
+            detach(ebpf, entry);
         }
         entry.group != rung
     });
 }
 
-fn attach_program(ebpf: &mut Ebpf, entry: &Entry, btf: &aya::Btf) -> Result<(), AttachError> {
+/// Attaches one program; gives its hook, as `kind/name`.
+pub fn attach_program(ebpf: &mut Ebpf, entry: &Entry, btf: Option<&aya::Btf>) -> Result<String, AttachError> {
     let name = entry.name;
     let program = ebpf.program_mut(name).ok_or(AttachError::Missing(name))?;
     let refused = |error| AttachError::Program { program: name, reason: chain(&error) };
     match entry.hook {
         Hook::TpBtf { tracepoint, .. } => {
             let program: &mut BtfTracePoint = typed(program, name)?;
-            program.load(tracepoint, btf).map_err(refused)?;
-            program.attach().map(drop).map_err(refused)
+            program.load(tracepoint, types(btf, name)?).map_err(refused)?;
+            program.attach().map_err(refused)?;
         }
         Hook::Raw { tracepoint } => {
             let program: &mut RawTracePoint = typed(program, name)?;
             program.load().map_err(refused)?;
-            program.attach(tracepoint).map(drop).map_err(refused)
+            program.attach(tracepoint).map_err(refused)?;
+        }
+        Hook::Tracepoint { category, tracepoint } => {
+            let program: &mut TracePoint = typed(program, name)?;
+            program.load().map_err(refused)?;
+            program.attach(category, tracepoint).map_err(refused)?;
         }
         Hook::Fentry { function } => {
             let program: &mut FEntry = typed(program, name)?;
-            program.load(function, btf).map_err(refused)?;
-            program.attach().map(drop).map_err(refused)
+            program.load(function, types(btf, name)?).map_err(refused)?;
+            program.attach().map_err(refused)?;
         }
         Hook::Fexit { function } => {
             let program: &mut FExit = typed(program, name)?;
-            program.load(function, btf).map_err(refused)?;
-            program.attach().map(drop).map_err(refused)
+            program.load(function, types(btf, name)?).map_err(refused)?;
+            program.attach().map_err(refused)?;
         }
-        Hook::Kprobe { function } => {
-            let symbol = text_symbol(function).ok_or_else(|| AttachError::Program {
-                program: name,
-                reason: format!("the kernel lists no function {function}"),
-            })?;
-            let program: &mut KProbe = typed(program, name)?;
-            program.load().map_err(refused)?;
-            program.attach(&symbol, 0).map(drop).map_err(refused)
-        }
+        Hook::Kprobe { function } => return attach_kprobe(typed(program, name)?, function, name),
     }
+    Ok(entry.hook.name())
+}
+
+/// Attaches to every clone of `function`, because the compiler may call any.
+fn attach_kprobe(program: &mut KProbe, function: &str, name: &'static str) -> Result<String, AttachError> {
+    let refused = |reason: String| AttachError::Program { program: name, reason };
+    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let functions = clones(&kallsyms, function);
+    if functions.is_empty() {
+        return Err(refused(format!("the kernel lists no function {function}")));
+    }
+    program.load().map_err(|error| refused(chain(&error)))?;
+    for function in &functions {
+        program.attach(function, 0).map_err(|error| refused(chain(&error)))?;
+    }
+    Ok(format!("kprobe/{}", functions.join("+")))
+}
+
+/// Detaches the program of `entry` again, if it is attached, and gives its memory back.
+pub fn detach(ebpf: &mut Ebpf, entry: &Entry) {
+    // It fails where nothing was loaded.
+    let _ = match ebpf.program_mut(entry.name) {
+        Some(Program::BtfTracePoint(program)) => program.unload(),
+        Some(Program::RawTracePoint(program)) => program.unload(),
+        Some(Program::TracePoint(program)) => program.unload(),
+        Some(Program::FEntry(program)) => program.unload(),
+        Some(Program::FExit(program)) => program.unload(),
+        Some(Program::KProbe(program)) => program.unload(),
+        _ => Ok(()),
+    };
+}
+
+fn types<'a>(btf: Option<&'a aya::Btf>, program: &'static str) -> Result<&'a aya::Btf, AttachError> {
+    let reason = || "it needs the kernel's type information".to_owned();
+    btf.ok_or_else(|| AttachError::Program { program, reason: reason() })
 }
 
 fn typed<'a, P>(program: &'a mut Program, name: &'static str) -> Result<&'a mut P, AttachError>
@@ -142,21 +170,4 @@ where
     &'a mut P: TryFrom<&'a mut Program>,
 {
     program.try_into().map_err(|_| AttachError::Missing(name))
-}
-
-/// The function as the kernel lists it: by its name, or by what the compiler made of it (`name.isra.0`).
-fn text_symbol(function: &str) -> Option<String> {
-    let symbols = fs::read_to_string("/proc/kallsyms").ok()?;
-    let names = symbols.lines().filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let kind = fields.next()?;
-        (kind.eq_ignore_ascii_case("t")).then(|| fields.next())?
-    });
-    let is_it = |name: &&str| {
-        let rest = name.strip_prefix(function);
-        rest.is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(".isra.") || rest.starts_with(".constprop.")
-        })
-    };
-    names.filter(is_it).min_by_key(|name| name.len()).map(str::to_owned)
 }

@@ -76,6 +76,17 @@ const CONSTANTS: &[Constant] = &[
     always("TASK_TGID", &[("task_struct", "tgid")]),
     always("TASK_FLAGS", &[("task_struct", "flags")]),
     always("TASK_START_TIME", &[("task_struct", "start_time")]),
+    always("TASK_COMM", &[("task_struct", "comm")]),
+    always("TASK_STATE", &[("task_struct", "__state")]),
+    always("TASK_ON_RQ", &[("task_struct", "on_rq")]),
+    // Kernels before 6.12 take a task that sleeps off the queue at once.
+    Constant {
+        name: "TASK_SCHED_DELAYED",
+        value: Value::Offset(&[("task_struct", "se"), ("sched_entity", "sched_delayed")]),
+        groups: &[],
+        module: None,
+        otherwise: Some(u32::MAX),
+    },
     always("TASK_MM", &[("task_struct", "mm")]),
     always("TASK_FS_BASE", &[("task_struct", "thread"), ("thread_struct", "fsbase")]),
     always("MM_START_STACK", &[("mm_struct", "start_stack")]),
@@ -172,6 +183,8 @@ pub struct Constants {
     pub values: Vec<(&'static str, u32)>,
     /// Groups that this kernel lacks something for, and what.
     pub refused: Vec<(Group, Refused)>,
+    /// How many arguments the tracepoint of switches hands out.
+    pub switch_arguments: usize,
 }
 
 impl Constants {
@@ -182,7 +195,8 @@ impl Constants {
     pub fn find(btf_bytes: &[u8], plan: &Plan) -> Result<Self, AttachError> {
         let kernel = Btf::parse(btf_bytes)?;
         check_tracepoints(&kernel, plan)?;
-        let mut this = Self::default();
+        let switch_arguments = kernel.tracepoint_arguments("sched_switch").unwrap_or(0);
+        let mut this = Self { switch_arguments, ..Self::default() };
         for constant in CONSTANTS {
             let asked: Vec<Group> =
                 constant.groups.iter().copied().filter(|group| plan.groups.contains(group)).collect();

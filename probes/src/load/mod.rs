@@ -3,8 +3,11 @@
 mod attach;
 mod clock;
 mod fields;
+mod formats;
 mod host;
+mod ladder;
 mod programs;
+mod rung;
 mod switch;
 mod window;
 
@@ -12,17 +15,17 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap as KernelHashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap as KernelHashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::Iter;
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use probes_common::{
-    CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThrottledSince, ThrottledThread,
-    UserRegisters,
+    CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThreadEntry, ThrottledSince,
+    ThrottledThread, UserRegisters,
 };
 use reports::offcpu::ProgramCost;
 
@@ -32,6 +35,7 @@ pub use clock::Clock;
 use fields::Constants;
 use programs::{Entry, Need, PROGRAMS, SLEEPERS};
 pub use programs::{Group, Rung};
+pub use rung::{Ladder, RefusedRung, SwitchRung};
 pub use switch::{Scope, Switch, Watch};
 
 use crate::decode::task_registers;
@@ -48,6 +52,10 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Which system calls are recorded, where [`Group::Calls`] is among them.
     pub call_filter: CallFilter,
+    /// The only way of seeing switches that will do; the first that the kernel takes where there is none.
+    pub rung: Option<SwitchRung>,
+    /// Where the kernel's type information is.
+    pub btf: PathBuf,
 }
 
 impl Plan {
@@ -55,12 +63,13 @@ impl Plan {
     pub fn new(ring_bytes: u32, calls: Option<CallFilter>) -> Self {
         let mut groups = vec![Group::Sched, Group::Interrupts];
         groups.extend(calls.map(|_| Group::Calls));
-        Self { ring_bytes, groups, call_filter: calls.unwrap_or(CallFilter::All) }
+        let call_filter = calls.unwrap_or(CallFilter::All);
+        Self { ring_bytes, groups, call_filter, rung: None, btf: KERNEL_BTF.into() }
     }
 
     /// What happens between processes and disks, and nothing of what threads do beside it.
     pub fn devices(ring_bytes: u32, groups: &[Group]) -> Self {
-        Self { ring_bytes, groups: groups.to_vec(), call_filter: CallFilter::All }
+        Self { groups: groups.to_vec(), ..Self::new(ring_bytes, None) }
     }
 
     /// The same, and what happens between processes and disks.
@@ -84,8 +93,9 @@ impl Plan {
         if groups.iter().any(|group| self.groups.contains(group)) { entries } else { 1 }
     }
 
+    /// Programs that nothing stands in for: a rung has others below it.
     fn required(&self) -> impl Iterator<Item = &'static Entry> {
-        self.programs().filter(|entry| entry.need == Need::Required)
+        self.programs().filter(|entry| entry.need == Need::Required && entry.rungs.is_empty())
     }
 }
 
@@ -124,9 +134,42 @@ struct SinceValue(ThrottledSince);
 // SAFETY: `ThrottledSince` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
 unsafe impl Pod for SinceValue {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct EntryValue(ThreadEntry);
+// SAFETY: `ThreadEntry` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
+unsafe impl Pod for EntryValue {}
+
+/// The kernel's type information, where it has any, and what that says to the programs.
+#[derive(Default)]
+struct Types {
+    btf: Option<aya::Btf>,
+    constants: Constants,
+}
+
+impl Types {
+    fn read(plan: &Plan) -> Result<Self, AttachError> {
+        let does_without =
+            plan.required().next().is_none() && plan.rung.is_none_or(|rung| !rung.needs_types());
+        let bytes = match fs::read(&plan.btf) {
+            Ok(bytes) => bytes,
+            Err(_) if does_without && plan.groups.contains(&Group::Sched) => return Ok(Self::default()),
+            Err(source) => return Err(AttachError::NoBtf { source }),
+        };
+        let constants = Constants::find(&bytes, plan)?;
+        let btf = aya::Btf::parse(&bytes, Endianness::default())
+            .map_err(|error| AttachError::Load(chain(&error)))?;
+        Ok(Self { btf: Some(btf), constants })
+    }
+}
+
 /// The attached programs and their maps. Dropping it detaches and frees everything.
 pub struct Probes {
     ebpf: Ebpf,
+    /// How switches are seen, where they are.
+    ladder: Option<Ladder>,
+    /// The threads that a hook can name by their id only.
+    threads: KernelHashMap<MapData, u32, EntryValue>,
     /// Those that are attached.
     attached: Vec<&'static Entry>,
     /// Those that are not of any plan, and are attached: a clock's, and those at a function.
@@ -155,26 +198,34 @@ impl Probes {
     /// Loads and attaches the programs of `plan`, which record nothing yet.
     pub fn attach(plan: &Plan) -> Result<Self, AttachError> {
         host::check()?;
-        let btf_bytes = fs::read(KERNEL_BTF).map_err(|source| AttachError::NoBtf { source })?;
-        let constants = Constants::find(&btf_bytes, plan)?;
-        let kernel_btf = aya::Btf::parse(&btf_bytes, Endianness::default())
-            .map_err(|error| AttachError::Load(chain(&error)))?;
-        drop(btf_bytes);
+        let Types { btf: kernel_btf, constants } = Types::read(plan)?;
+        let formats = formats::offsets();
         let mut loader = EbpfLoader::new();
         loader
-            .btf(Some(&kernel_btf))
+            .btf(kernel_btf.as_ref())
             .map_max_entries("EVENTS", plan.ring_bytes)
             .map_max_entries("USER_STACK", host::possible_cpus()?)
             .map_max_entries("DIRTIED", plan.entries(&[Group::Dirty], DIRTIERS))
             .map_max_entries("THROTTLED", plan.entries(&THROTTLES, THROTTLED));
         let calls = plan.call_filter as u32;
-        loader.override_global("CALLS", &calls, true);
+        let has_types = u32::from(kernel_btf.is_some());
+        loader.override_global("CALLS", &calls, true).override_global("HAS_TYPES", &has_types, true);
+        for ((constant, ..), offset) in formats::FIELDS.iter().zip(formats.iter().flatten()) {
+            loader.override_global(constant, offset, true);
+        }
         for (constant, value) in &constants.values {
             loader.override_global(constant, value, true);
         }
         let mut ebpf = loader.load(&object::bytes()?).map_err(|error| AttachError::Load(chain(&error)))?;
-        let (attached, refused) = attach_all(&mut ebpf, plan, &constants, &kernel_btf)?;
-        let sleepers = attach_sleepers(&mut ebpf, &kernel_btf);
+        let formats = formats.map(drop).map_err(|error| error.to_string());
+        let kernel = ladder::Kernel { btf: kernel_btf.as_ref(), constants: &constants, formats };
+        let switches = ladder::attach(&mut ebpf, plan, &kernel)?;
+        let (mut attached, refused) = attach_all(&mut ebpf, plan, &constants, kernel_btf.as_ref())?;
+        let ladder = switches.map(|(ladder, programs)| {
+            attached.splice(0..0, programs);
+            ladder
+        });
+        let sleepers = kernel_btf.as_ref().and_then(|btf| attach_sleepers(&mut ebpf, btf));
         // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
         // memory than all that follows.
         drop(kernel_btf);
@@ -188,8 +239,12 @@ impl Probes {
             .map_err(|error| map_error("DIRTIED", &error))?;
         let throttled = KernelHashMap::try_from(take(&mut ebpf, "THROTTLED")?)
             .map_err(|error| map_error("THROTTLED", &error))?;
+        let threads = KernelHashMap::try_from(take(&mut ebpf, "THREADS")?)
+            .map_err(|error| map_error("THREADS", &error))?;
         Ok(Self {
             ebpf,
+            ladder,
+            threads,
             attached,
             others: Vec::new(),
             refused,
@@ -202,6 +257,30 @@ impl Probes {
             sleepers,
             statistics: None,
         })
+    }
+
+    /// How switches are seen; `None` where nobody asked for them.
+    pub const fn ladder(&self) -> Option<&Ladder> {
+        self.ladder.as_ref()
+    }
+
+    /// Says to whom the threads that there are belong: thread id, process and start in nanoseconds of
+    /// CLOCK_MONOTONIC. A hook that gives more than the id needs none of it.
+    pub fn enter_threads(&mut self, threads: &[(u32, u32, u64)]) -> Result<(), AttachError> {
+        /// `BPF_NOEXIST`: one that was entered as it was made stays as it is.
+        const NO_EXIST: u64 = 1;
+        if self.ladder.as_ref().is_none_or(|ladder| ladder.rung != SwitchRung::Tracepoint) {
+            return Ok(());
+        }
+        for (tid, tgid, start_ns) in threads {
+            let value = EntryValue(ThreadEntry { start_ns: *start_ns, tgid: *tgid, reserved: 0 });
+            match self.threads.insert(tid, value, NO_EXIST) {
+                Ok(()) => {}
+                Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(map_error("THREADS", &error)),
+            }
+        }
+        Ok(())
     }
 
     /// What is attached, as `kind/name`.

@@ -1,9 +1,11 @@
 //! What there is to load: each program, what it is attached to, and with which others it is of use.
 
+use super::rung::SwitchRung;
+
 /// Programs that are of use together. Those of a group that no [`Plan`](super::Plan) names cost nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// Switches, wake-ups and births.
+    /// Switches, wake-ups and births, by one [`SwitchRung`].
     Sched,
     /// Which interrupt's handler runs: names wakers in interrupts.
     Interrupts,
@@ -47,6 +49,13 @@ pub enum Hook {
         /// Its name.
         tracepoint: &'static str,
     },
+    /// A tracepoint by its printed form.
+    Tracepoint {
+        /// Its folder in tracefs.
+        category: &'static str,
+        /// Its name.
+        tracepoint: &'static str,
+    },
     /// The entry of a function.
     Fentry {
         /// Its name.
@@ -70,6 +79,7 @@ impl Hook {
         match self {
             Self::TpBtf { tracepoint, .. } => format!("tp_btf/{tracepoint}"),
             Self::Raw { tracepoint } => format!("raw_tp/{tracepoint}"),
+            Self::Tracepoint { category, tracepoint } => format!("tracepoint/{category}:{tracepoint}"),
             Self::Fentry { function } => format!("fentry/{function}"),
             Self::Fexit { function } => format!("fexit/{function}"),
             Self::Kprobe { function } => format!("kprobe/{function}"),
@@ -80,7 +90,7 @@ impl Hook {
 /// What becomes of a recording for which a program is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// It is refused as well.
+    /// It is refused as well, or another rung is tried.
     Required,
     /// It goes on with less.
     Optional,
@@ -91,6 +101,8 @@ pub enum Need {
 pub struct Entry {
     /// Its group.
     pub group: Group,
+    /// The ways of seeing switches that it belongs to; empty where it belongs to none.
+    pub rungs: &'static [SwitchRung],
     /// Its name in the object.
     pub name: &'static str,
     /// What it is attached to.
@@ -100,16 +112,35 @@ pub struct Entry {
 }
 
 const fn tp_btf(group: Group, name: &'static str, arguments: usize, need: Need) -> Entry {
-    Entry { group, name, hook: Hook::TpBtf { tracepoint: name, arguments }, need }
+    Entry { group, rungs: &[], name, hook: Hook::TpBtf { tracepoint: name, arguments }, need }
 }
 
 const fn raw(group: Group, name: &'static str) -> Entry {
-    Entry { group, name, hook: Hook::Raw { tracepoint: name }, need: Need::Optional }
+    Entry { group, rungs: &[], name, hook: Hook::Raw { tracepoint: name }, need: Need::Optional }
 }
 
 const fn throttle(rung: Rung, name: &'static str, hook: Hook) -> Entry {
-    Entry { group: Group::Throttle(rung), name, hook, need: Need::Optional }
+    Entry { group: Group::Throttle(rung), rungs: &[], name, hook, need: Need::Optional }
 }
+
+const fn sched(rungs: &'static [SwitchRung], name: &'static str, hook: Hook) -> Entry {
+    Entry { group: Group::Sched, rungs, name, hook, need: Need::Required }
+}
+
+const fn typed(rungs: &'static [SwitchRung], name: &'static str, arguments: usize) -> Entry {
+    sched(rungs, name, Hook::TpBtf { tracepoint: name, arguments })
+}
+
+const fn classic(name: &'static str, category: &'static str, tracepoint: &'static str) -> Entry {
+    sched(&[SwitchRung::Tracepoint], name, Hook::Tracepoint { category, tracepoint })
+}
+
+/// The function with which every switch ends (kernel/sched/core.c).
+const FINISH: &str = "finish_task_switch";
+/// Rungs whose wake-ups and births come from untyped tracepoints.
+const UNTYPED: &[SwitchRung] = &[SwitchRung::RawTracepoint, SwitchRung::Kprobe];
+/// Rungs whose wake-ups and births come from typed ones.
+const TYPED: &[SwitchRung] = &[SwitchRung::TpBtf, SwitchRung::Fentry];
 
 /// Every program but the iterator. They are attached in this order.
 pub const PROGRAMS: &[Entry] = &[
@@ -117,9 +148,18 @@ pub const PROGRAMS: &[Entry] = &[
     tp_btf(Group::Interrupts, "irq_handler_exit", 0, Need::Optional),
     tp_btf(Group::Interrupts, "softirq_entry", 1, Need::Optional),
     tp_btf(Group::Interrupts, "softirq_exit", 0, Need::Optional),
-    tp_btf(Group::Sched, "sched_switch", 4, Need::Required),
-    tp_btf(Group::Sched, "sched_waking", 1, Need::Required),
-    tp_btf(Group::Sched, "sched_wakeup_new", 1, Need::Required),
+    // Of a rung, what sees switches comes first: it is what may be refused.
+    typed(&[SwitchRung::TpBtf], "sched_switch", 4),
+    sched(&[SwitchRung::Fentry], "fentry_finish_task_switch", Hook::Fentry { function: FINISH }),
+    sched(&[SwitchRung::Kprobe], "kprobe_finish_task_switch", Hook::Kprobe { function: FINISH }),
+    typed(TYPED, "sched_waking", 1),
+    typed(TYPED, "sched_wakeup_new", 1),
+    sched(&[SwitchRung::RawTracepoint], "raw_sched_switch", Hook::Raw { tracepoint: "sched_switch" }),
+    sched(UNTYPED, "raw_sched_waking", Hook::Raw { tracepoint: "sched_waking" }),
+    sched(UNTYPED, "raw_sched_wakeup_new", Hook::Raw { tracepoint: "sched_wakeup_new" }),
+    classic("classic_sched_switch", "sched", "sched_switch"),
+    classic("classic_sched_waking", "sched", "sched_waking"),
+    classic("classic_task_newtask", "task", "task_newtask"),
     tp_btf(Group::Calls, "sys_enter", 2, Need::Required),
     tp_btf(Group::Calls, "sys_exit", 2, Need::Required),
     // Completions first: a request whose end is not seen would be taken for one that is under way.
@@ -147,6 +187,7 @@ pub const PROGRAMS: &[Entry] = &[
     // The older form first: the newer would take its arguments for others.
     Entry {
         group: Group::Dirty,
+        rungs: &[],
         name: "balance_dirty_pages_12",
         hook: Hook::TpBtf { tracepoint: PAUSES, arguments: 11 },
         need: Need::Optional,
@@ -175,3 +216,21 @@ pub const REQUEST_START_WITHOUT_ADDRESS: &str = "block_getrq";
 
 /// The program that walks over all tasks.
 pub const SLEEPERS: &str = "sleepers";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rung_sees_switches_wake_ups_and_births_by_one_program_each() {
+        for rung in SwitchRung::ALL {
+            let programs: Vec<_> = PROGRAMS.iter().filter(|entry| entry.rungs.contains(&rung)).collect();
+            assert_eq!(programs.len(), 3, "{rung}: {programs:?}");
+            let seeing = |words: &[&str]| {
+                programs.iter().filter(|entry| words.iter().any(|word| entry.name.contains(word))).count()
+            };
+            let counts = (seeing(&["switch"]), seeing(&["waking"]), seeing(&["wakeup_new", "newtask"]));
+            assert_eq!(counts, (1, 1, 1), "{rung}: {programs:?}");
+        }
+    }
+}

@@ -58,7 +58,8 @@ impl Switch {
         Ok(Self(Arc::new(Mutex::new(Word { map, control: Control::IDLE }))))
     }
 
-    /// Says who the targets are, each with where its code lies. A recording that is on goes on with these.
+    /// Says who the targets are, each with where its code lies. A recording that is on goes on with these, and one
+    /// that is off stays off.
     pub fn watch(&self, targets: &[Watch]) -> Result<(), AttachError> {
         if targets.len() > MAX_TARGETS {
             return Err(AttachError::Targets(targets.len()));
@@ -71,7 +72,10 @@ impl Switch {
             control.code[index] = target.code;
         }
         word.control = control;
-        scope.map_or(Ok(()), |scope| word.on(scope))
+        match scope {
+            Some(scope) => word.on(scope),
+            None => word.write(),
+        }
     }
 
     /// Records from now on.

@@ -9,19 +9,22 @@ const TRACING_DEPTH: usize = 8;
 /// so the last of them is found by name. Those above it need no name: a program that has been unloaded
 /// has none any more.
 ///
-/// `__schedule` and `schedule` go as well: every switch-out has them, and `/proc/PID/stack`, which stands
+/// `__schedule` and `schedule` go as well, and `finish_task_switch` where that is the hook: every switch has them, and `/proc/PID/stack`, which stands
 /// in where a thread was already asleep, leaves them out.
 pub fn without_tracing<'a>(names: &'a [&'a str]) -> &'a [&'a str] {
     let top = &names[..names.len().min(TRACING_DEPTH)];
     let traced = top.iter().rposition(|name| is_tracing(name)).map_or(0, |last| last + 1);
     let rest = &names[traced..];
-    let first =
-        rest.iter().position(|name| !matches!(*name, "__schedule" | "schedule")).unwrap_or(rest.len());
+    let first = rest.iter().position(|name| !is_switching(name)).unwrap_or(rest.len());
     &rest[first..]
 }
 
+fn is_switching(name: &str) -> bool {
+    matches!(name, "__schedule" | "schedule") || name.split('.').next() == Some("finish_task_switch")
+}
+
 fn is_tracing(name: &str) -> bool {
-    const PREFIXES: [&str; 8] = [
+    const PREFIXES: [&str; 11] = [
         "bpf_prog_",
         "bpf_trampoline_",
         "bpf_trace_run",
@@ -30,6 +33,9 @@ fn is_tracing(name: &str) -> bool {
         "__traceiter_",
         "__bpf_get_stack",
         "get_perf_callchain",
+        "perf_trace_",
+        "trace_call_bpf",
+        "kprobe_",
     ];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -175,6 +175,24 @@ pub fn formats() -> Outcome {
     Ok(())
 }
 
+pub fn asked_rung() -> Outcome {
+    let subject = Subject::start("naps");
+    for (format, says) in [
+        ("json", "\"raw_tracepoint/sched_switch\""),
+        ("table", "raw_tracepoint/"),
+        ("svg", "raw_tracepoint/"),
+    ] {
+        let arguments = ["--attach", "raw_tracepoint", "--duration", "150ms", "--format", format];
+        let output = start(subject.pid(), &arguments).wait_with_output()?;
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{format}: {output:?}");
+    }
+    let output = probe(&["--pid", "1", "--attach", "ftrace"]).output()?;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one of tp_btf"), "{output:?}");
+    Ok(())
+}
+
 fn report(output: &Output) -> Result<OffCpu, serde_json::Error> {
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout)

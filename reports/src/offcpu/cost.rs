@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Cost;
+use crate::text::wrap;
 use crate::units::duration;
 
 pub fn render(out: &mut String, cost: &Cost) -> std::fmt::Result {
@@ -24,6 +25,9 @@ pub fn render(out: &mut String, cost: &Cost) -> std::fmt::Result {
             duration(program.run_ns),
         )?;
     }
+    for refused in &cost.refused {
+        out.push_str(&wrap(&format!("  refused: {refused}"), " ", "    "));
+    }
     Ok(())
 }
 
@@ -42,6 +46,7 @@ mod tests {
             records: 12,
             user_stacks: 3,
             programs,
+            refused: vec!["tp_btf: no such tracepoint".to_owned()],
         };
         let mut out = String::new();
         render(&mut out, &cost).unwrap();
@@ -50,6 +55,7 @@ mod tests {
             out.contains("1000 runs") && out.contains("45 ns each") && out.contains(" 0 ns each"),
             "{out}"
         );
+        assert!(out.contains("refused: tp_btf: no such tracepoint"), "{out}");
         assert!(out.lines().all(|line| line.len() <= 80), "{out}");
     }
 }

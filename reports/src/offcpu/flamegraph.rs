@@ -42,6 +42,6 @@ fn subtitle(report: &OffCpu) -> String {
         many => format!("; {many} warnings in the table"),
     };
     let (user, lost) = (user::wholeness(report), loss::in_short(&report.loss));
-    let line = format!("each thread over {window}; {user}; {lost}{warnings}");
+    let line = format!("each thread over {window}; {}; {user}; {lost}{warnings}", report.attach);
     clip(&line, WIDTH_PX / 8)
 }

@@ -64,6 +64,9 @@ pub struct Cost {
     pub user_stacks: u64,
     /// The BPF programs, as the kernel's run-time statistics tell.
     pub programs: Vec<ProgramCost>,
+    /// Ways of seeing switches that were tried before the one in `attach`, each with why the kernel refused it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 /// What one BPF program cost.

@@ -1,0 +1,147 @@
+//! Switches, wake-ups and births, by whichever hook the kernel lets us have: one file for each.
+
+mod classic;
+mod finish;
+mod raw;
+mod typed;
+
+use aya_ebpf::EbpfContext;
+use probes_common::{COMM_LEN, Control, CpuCounters, Kind, ONE_TARGET, PREEMPTED, STACK_LATE, SwitchOut};
+
+use crate::emit::{
+    BornRecord, PlainSwitchOut, current_as_other, emit_plain, emit_with_stack, head, kernel_stack,
+};
+use crate::interrupt::waking_by;
+use crate::maps::{CONTROL, SWITCH_OUT, WAKING};
+use crate::task::{Side, Task, Thread};
+use crate::ustack::{UserSide, Watched, user_side};
+
+/// `TASK_DEAD` (include/linux/sched.h).
+const TASK_DEAD: u32 = 0x80;
+
+#[inline(always)]
+fn armed() -> Option<&'static Control> {
+    CONTROL.get(0).filter(|control| control.armed != 0)
+}
+
+/// Whether a switch between threads of these processes concerns nobody, where that can be told at once: nearly
+/// every switch of a machine ends here.
+#[inline(always)]
+fn passes_by(control: &Control, prev_tgid: u32, next_tgid: u32) -> bool {
+    let only = control.targets[0];
+    control.armed == ONE_TARGET && prev_tgid != only && next_tgid != only
+}
+
+/// How a thread left the CPU.
+struct Leaving {
+    /// The scheduler took the CPU away.
+    preempted: bool,
+    /// A mask.
+    prev_state: u32,
+}
+
+/// Records that `thread` leaves the CPU. It is still current: stack and registers are its own.
+#[inline(always)]
+fn leaves<C: EbpfContext>(
+    context: &C,
+    counters: *mut CpuCounters,
+    thread: impl Thread,
+    user: UserSide,
+    comm: [u8; COMM_LEN],
+    leaving: &Leaving,
+) {
+    let flags = if leaving.preempted { PREEMPTED } else { 0 };
+    let body = body(user, leaving.prev_state, comm);
+    with_stack(context, counters, thread, Kind::SwitchOut, flags, body);
+}
+
+/// Records that `prev` has left the CPU, by a hook that runs in the next thread: where it was follows as it comes
+/// back.
+#[inline(always)]
+fn has_left(counters: *mut CpuCounters, prev: impl Thread, comm: [u8; COMM_LEN], leaving: &Leaving) {
+    let mut head = head(counters, prev, Kind::SwitchOut);
+    head.flags = STACK_LATE | if leaving.preempted { PREEMPTED } else { 0 };
+    let mut record = PlainSwitchOut { head, body: body(UserSide::NONE, leaving.prev_state, comm) };
+    emit_plain(counters, &mut record);
+}
+
+/// Records that `thread`, which is current, has got a CPU, with where it was meanwhile.
+#[inline(always)]
+fn is_back<C: EbpfContext>(
+    context: &C,
+    counters: *mut CpuCounters,
+    thread: impl Thread,
+    user: UserSide,
+    comm: [u8; COMM_LEN],
+) {
+    with_stack(context, counters, thread, Kind::SwitchBack, 0, body(user, 0, comm));
+}
+
+/// Records that `next` gets a CPU.
+#[inline(always)]
+fn gets_cpu(counters: *mut CpuCounters, next: impl Thread) {
+    let mut record = head(counters, next, Kind::SwitchIn);
+    emit_plain(counters, &mut record);
+}
+
+#[inline(always)]
+fn body(user: UserSide, prev_state: u32, comm: [u8; COMM_LEN]) -> SwitchOut {
+    SwitchOut { user_ip: user.ip, user_stack: user.signature, prev_state, reserved: 0, comm }
+}
+
+#[inline(always)]
+fn with_stack<C: EbpfContext>(
+    context: &C,
+    counters: *mut CpuCounters,
+    thread: impl Thread,
+    kind: Kind,
+    flags: u8,
+    body: SwitchOut,
+) {
+    let Some(record) = SWITCH_OUT.get_ptr_mut(0) else { return };
+    let mut start = head(counters, thread, kind);
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
+    start.frames = stack.frames();
+    start.flags = stack.flags | flags;
+    // SAFETY: as above.
+    unsafe {
+        (*record).head = start;
+        (*record).body = body;
+    }
+    emit_with_stack(counters, record, &stack);
+}
+
+/// The user side of `task`, which is current, if it is a target's.
+#[inline(always)]
+fn user_of(counters: *mut CpuCounters, task: Task, control: &Control, side: Side) -> UserSide {
+    if !side.is_target() || task.is_kernel_only() {
+        return UserSide::NONE;
+    }
+    user_side(counters, task, &Watched { control, target: side.index(), lane: 0 })
+}
+
+/// Records that the current thread, or an interrupt, wakes `woken`.
+#[inline(always)]
+fn is_woken<C: EbpfContext>(context: &C, counters: *mut CpuCounters, woken: impl Thread) {
+    let Some(record) = WAKING.get_ptr_mut(0) else { return };
+    let mut start = head(counters, woken, Kind::Waking);
+    // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
+    let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
+    start.frames = stack.frames();
+    start.flags = stack.flags;
+    let body = waking_by(current_as_other());
+    // SAFETY: as above.
+    unsafe {
+        (*record).head = start;
+        (*record).body = body;
+    }
+    emit_with_stack(counters, record, &stack);
+}
+
+/// Records that the current thread made `born`, which may run.
+#[inline(always)]
+fn is_born(counters: *mut CpuCounters, born: impl Thread) {
+    let mut record = BornRecord { head: head(counters, born, Kind::Born), body: current_as_other() };
+    emit_plain(counters, &mut record);
+}

@@ -1,0 +1,105 @@
+//! Every way of seeing switches that this kernel has, attached at once to one run, and set against each other.
+//!
+//! The binary needs nothing beside it: it can be copied to another machine and run there.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod agreement;
+mod spans;
+mod subject;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use probes::host::AttachKind;
+use probes::recording::SwitchRung;
+use testkit::{Finder, Need, Test};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const TRACEFS_C: &std::ffi::CStr = c"/sys/kernel/tracing";
+
+const fn needs(rung: SwitchRung) -> &'static [Need] {
+    match rung {
+        SwitchRung::TpBtf => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::TpBtf)))],
+        SwitchRung::RawTracepoint => {
+            &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::RawTracepoint)))]
+        }
+        SwitchRung::Tracepoint => {
+            &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Tracepoint)))]
+        }
+        SwitchRung::Fentry => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Fentry)))],
+        SwitchRung::Kprobe => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Kprobe)))],
+    }
+}
+
+/// Why this kernel has no such hook: found without the programs that are tested here.
+fn refusal(rung: SwitchRung) -> Option<String> {
+    let kind = match rung {
+        SwitchRung::TpBtf => AttachKind::TpBtf,
+        SwitchRung::RawTracepoint => AttachKind::RawTracepoint,
+        SwitchRung::Tracepoint => AttachKind::Tracepoint,
+        SwitchRung::Fentry => AttachKind::Fentry,
+        SwitchRung::Kprobe => AttachKind::Kprobe,
+    };
+    let hook = kind.try_on_this_host().map_err(|refusal| refusal.to_string());
+    let refused = hook.and_then(|()| if rung == SwitchRung::Fentry { has_own_name() } else { Ok(()) });
+    refused.err().map(|why| format!("needs {rung}: {why}"))
+}
+
+/// fentry takes a function by the name in the source only.
+fn has_own_name() -> Result<(), String> {
+    const FINISH: &str = "finish_task_switch";
+    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let is_it = |line: &str| line.split_ascii_whitespace().nth(2) == Some(FINISH);
+    if kallsyms.lines().any(is_it) { Ok(()) } else { Err(format!("the compiler renamed {FINISH}")) }
+}
+
+/// The rungs whose hooks this kernel has.
+fn available() -> Vec<SwitchRung> {
+    SwitchRung::ALL.into_iter().filter(|rung| refusal(*rung).is_none()).collect()
+}
+
+fn main() -> ExitCode {
+    if let Some(role) = subject::role() {
+        subject::play(&role);
+        return ExitCode::SUCCESS;
+    }
+    mount_tracefs();
+    let test = |name, rung, run| Test { name, needs: needs(rung), run };
+    testkit::run(vec![
+        test("ladder::tp_btf_agrees", SwitchRung::TpBtf, || agreement::agrees(SwitchRung::TpBtf)),
+        test("ladder::raw_tracepoint_agrees", SwitchRung::RawTracepoint, || {
+            agreement::agrees(SwitchRung::RawTracepoint)
+        }),
+        test("ladder::tracepoint_agrees", SwitchRung::Tracepoint, || {
+            agreement::agrees(SwitchRung::Tracepoint)
+        }),
+        test("ladder::fentry_agrees", SwitchRung::Fentry, || agreement::agrees(SwitchRung::Fentry)),
+        test("ladder::kprobe_agrees", SwitchRung::Kprobe, || agreement::agrees(SwitchRung::Kprobe)),
+        test("ladder::all_that_there_are_agree_at_once", SwitchRung::TpBtf, agreement::all_at_once),
+        test(
+            "ladder::tracepoint_needs_no_type_information",
+            SwitchRung::Tracepoint,
+            agreement::without_types,
+        ),
+        test("ladder::first_rung_is_taken_and_named", SwitchRung::TpBtf, agreement::first_rung),
+    ])
+}
+
+/// In a mount namespace of this process alone, where the host has not mounted it: gone as the process ends.
+fn mount_tracefs() {
+    if Path::new(TRACEFS).join("events").exists() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let _ = fs::create_dir_all(TRACEFS);
+    let none = std::ptr::null();
+    // SAFETY: no other thread runs yet, a mount namespace changes no memory, and the strings are constants.
+    let is_mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+            && libc::mount(c"tracefs".as_ptr(), TRACEFS_C.as_ptr(), c"tracefs".as_ptr(), 0, none.cast()) == 0
+    };
+    if !is_mounted {
+        eprintln!("tracefs cannot be mounted: {}", std::io::Error::last_os_error());
+    }
+}
