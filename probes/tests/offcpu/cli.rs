@@ -177,11 +177,7 @@ pub fn formats() -> Outcome {
 
 pub fn asked_rung() -> Outcome {
     let subject = Subject::start("naps");
-    for (format, says) in [
-        ("json", "\"raw_tracepoint/sched_switch\""),
-        ("table", "raw_tracepoint/"),
-        ("svg", "raw_tracepoint/"),
-    ] {
+    for (format, says) in [("json", "\"raw_tp/sched_switch\""), ("table", "raw_tp/"), ("svg", "raw_tp/")] {
         let arguments = ["--attach", "raw_tracepoint", "--duration", "150ms", "--format", format];
         let output = start(subject.pid(), &arguments).wait_with_output()?;
         assert!(output.status.success(), "{output:?}");
