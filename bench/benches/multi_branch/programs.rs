@@ -47,7 +47,9 @@ fn build_forkd() -> Result<PathBuf> {
     };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--package", "forkd", "--bin", "forkd", "--profile", profile, "--manifest-path"]);
+    // Of the whole workspace, as `cargo build --release` does it: of one package alone, what it depends on would be
+    // built once more with fewer features.
+    build.args(["build", "--bin", "forkd", "--profile", profile, "--manifest-path"]);
     build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target_dir()?);
     let status = build.status().context("cannot run cargo to build the daemon")?;
     ensure!(status.success(), "the daemon could not be built: cargo build --profile {profile} -p forkd");
