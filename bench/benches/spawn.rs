@@ -49,6 +49,7 @@ fn measure() -> Result<()> {
     let ground = Ground::of(Root::Tmpfs, bytes_needed(1, MEM_MIB, 0));
     let site = runtime.block_on(Site::build(&work, &programs, &ground))?;
     runtime.block_on(site.api.create_snapshot("base", MEM_MIB))?;
+    reports::plot::stand_in_for_sans_serif();
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group(GROUP);
     group.sample_size(10);

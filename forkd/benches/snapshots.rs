@@ -30,6 +30,7 @@ criterion_main!(snapshots);
 
 /// The dirtied pages of a guest packed one after another into a layer's file.
 fn layer(criterion: &mut Criterion) {
+    reports::plot::stand_in_for_sans_serif();
     let folder = tempfile::tempdir().expect("the temporary directory can be written");
     let diff = diff(folder.path(), 0);
     let extents = data_extents(&diff).expect("the file system tells data from holes");

@@ -25,6 +25,7 @@ criterion_group!(benches, waits_to_pictures);
 criterion_main!(benches);
 
 fn waits_to_pictures(criterion: &mut Criterion) {
+    reports::plot::stand_in_for_sans_serif();
     let mut group = criterion.benchmark_group("report");
     group.sampling_mode(SamplingMode::Flat).sample_size(10).throughput(Throughput::Elements(WAITS));
     group.bench_function("a million waits in 20 thousand stacks", |bencher| {

@@ -63,6 +63,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         fs::copy(out.join(made), &kept).with_context(|| format!("cannot write {}", kept.display()))?;
         println!("{}", kept.display());
     }
+    reports::plot::stand_in_for_sans_serif();
     let mut criterion = arguments.criterion();
     let mut group = criterion.benchmark_group(GROUP);
     for ((cell, indices), pauses_ns) in &groups(&sweep) {

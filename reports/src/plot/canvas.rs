@@ -36,12 +36,20 @@ pub const fn px(length: i32) -> i32 {
 /// The one font, `size` pixels high in the picture.
 pub fn font<'a>(size: i32, color: &'a RGBColor) -> TextStyle<'a> {
     static REGISTER: Once = Once::new();
-    REGISTER.call_once(|| {
-        let hack = epaint_default_fonts::HACK_REGULAR;
-        // Refused only where the bytes are no font; drawing text then fails with the family's name.
-        let _ = register_font(FAMILY, FontStyle::Normal, hack);
-    });
+    REGISTER.call_once(|| register(FAMILY));
     TextStyle::from((FAMILY, px(size)).into_font()).color(color)
+}
+
+/// Has the font stand in for `sans-serif` as well. The drawing library knows no fonts of the host, and benchmarks that
+/// share it with this crate could draw no letter.
+pub fn stand_in_for_sans_serif() {
+    register("sans-serif");
+}
+
+fn register(family: &str) {
+    let hack = epaint_default_fonts::HACK_REGULAR;
+    // Refused only where the bytes are no font; drawing text then fails with the family's name.
+    let _ = register_font(family, FontStyle::Normal, hack);
 }
 
 /// Writes `words` with their upper left corner at `place`, in pixels of the picture.

@@ -15,6 +15,7 @@ mod written;
 
 use canvas::{Canvas, Surface, px, text};
 
+pub use canvas::stand_in_for_sans_serif;
 pub use distribution::png as distribution_png;
 pub use phases::png as phases_png;
 pub use written::png as written_png;
