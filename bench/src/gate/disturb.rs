@@ -190,8 +190,16 @@ mod tests {
     #[test]
     fn a_thread_is_found_by_its_name_while_it_lives() {
         let (done, wait) = std::sync::mpsc::channel::<()>();
+        let (up, is_up) = std::sync::mpsc::channel::<()>();
         let named = std::thread::Builder::new().name("gate-look".to_owned());
-        let thread = named.spawn(move || wait.recv()).unwrap();
+        // A thread takes its name itself, before the first of its own code.
+        let thread = named
+            .spawn(move || {
+                let _ = up.send(());
+                wait.recv()
+            })
+            .unwrap();
+        is_up.recv().unwrap();
         assert!(has_thread(std::process::id(), "gate-look"));
         drop(done);
         let _ = thread.join();
