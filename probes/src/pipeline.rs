@@ -187,7 +187,10 @@ impl<A: Analysis> Pipeline<A> {
                     }
                     self.builder.record(&record, &mut |interval| self.analysis.interval(interval));
                 }
-                Item::Call(record) => self.analysis.call(&record),
+                Item::Call(record) => {
+                    self.builder.saw(record.thread, record.tgid);
+                    self.analysis.call(&record);
+                }
                 Item::Device(record) => self.analysis.device(&record),
             }
         }

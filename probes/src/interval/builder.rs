@@ -72,6 +72,17 @@ impl Builder {
         thread.event(record.time_ns, &record.event, &mut marking(&self.gaps, &mut self.unpaired, emit));
     }
 
+    /// Notes that a thread did something which is no event of its intervals, such as a call. One that is never switched
+    /// has no record here, and its seed knows its start to a clock tick only: by this the two are one thread.
+    pub fn saw(&mut self, thread: ThreadId, tgid: u32) {
+        let start_ns = self.window_start_ns;
+        if thread.start_ns > start_ns || self.threads.contains_key(&thread) {
+            return;
+        }
+        let seed = self.seeds.remove(&thread.tid);
+        self.threads.insert(thread, Thread::existing(thread, tgid, start_ns, seed));
+    }
+
     /// Closes every thread's last interval at the end of the window. `ran_ns` gives a thread's CPU time by
     /// then, by thread id, for threads that no event told anything about.
     pub fn finish(

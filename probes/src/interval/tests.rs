@@ -195,6 +195,21 @@ fn a_thread_without_any_event_did_one_thing_all_the_time() {
 // 100    120        140              180      200
 //  |--on--|--asleep--|...lost: in ...|-queue---|
 #[test]
+fn a_thread_that_only_calls_is_the_one_that_its_records_name() {
+    // A look at /proc knows the start to a clock tick: 1 in place of 3.
+    let calls = ThreadId { start_ns: 3, ..OLD };
+    let mut builder = Builder::new(START, [seed(7, 105, SeedState::Runnable)]);
+    builder.saw(calls, 7);
+    builder.saw(calls, 7);
+    let mut intervals = Vec::new();
+    let ran_ns = HashMap::from([(7, 1090)]);
+    let finished = builder.finish(200, &ran_ns, &mut |interval| intervals.push(interval));
+    assert_eq!(draw(&intervals), ["100-200 on"]);
+    assert_eq!(intervals[0].thread, calls);
+    assert_eq!(finished.notes.iter().map(|note| note.thread).collect::<Vec<_>>(), [calls]);
+}
+
+#[test]
 fn an_interval_that_touches_a_loss_is_marked_and_not_shortened() {
     let gap = Gap { start_ns: 140, end_ns: 150 };
     let records = [record(OLD, 120, switch_out(SLEEP)), record(OLD, 180, preempted())];
