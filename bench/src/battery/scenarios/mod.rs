@@ -51,10 +51,10 @@ pub const ALL: [&Scenario; 19] = [
 /// always the decisive one. None for those that end the same way every time.
 pub fn doubt(name: &str) -> Option<&'static str> {
     match name {
-        "wbt" => Some("a disk in memory can complete requests faster than the throttle closes"),
-        "journal-commit" => Some("the BRANCH's own writeback can take longer than the commit it waits for"),
-        "zram-swap" => Some("the kernel can end Firecracker for want of memory rather than swap"),
-        "sigstop+quota" => Some("a group that is throttled when its process is stopped counts as both"),
+        "wbt" => Some("where it was tried the verdict was journal_commit or device_time"),
+        "journal-commit" => Some("where it was tried dirty_page_copy had the largest share"),
+        "zram-swap" => Some("where it was tried Firecracker was killed"),
+        "sigstop+quota" => Some("where it was tried the shares were not those injected"),
         _ => None,
     }
 }
