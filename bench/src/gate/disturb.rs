@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Error;
 use crate::site::Site;
+use crate::site::throttle::Throttle;
 use crate::sweep::Watch;
+use crate::work::Work;
 
 /// One disturbance.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +50,12 @@ impl fmt::Display for Disturbance {
 pub struct Disturbed {
     delay: Option<Delay>,
     busy: Vec<Child>,
-    slow: Option<SlowDisk>,
+    slow: Option<Throttle>,
 }
 
 impl Disturbed {
     /// Begins to disturb what is measured at `site`.
-    pub fn begin(disturbance: Option<&Disturbance>, site: &Site) -> Result<Self, Error> {
+    pub fn begin(disturbance: Option<&Disturbance>, work: &Work, site: &Site) -> Result<Self, Error> {
         let mut disturbed = Self::default();
         match disturbance {
             None => {}
@@ -63,7 +64,7 @@ impl Disturbed {
                 disturbed.delay = Some(Delay { length, daemon, firecracker: None });
             }
             Some(Disturbance::SlowDisk { bytes_per_s }) => {
-                disturbed.slow = Some(SlowDisk::begin(site, *bytes_per_s)?);
+                disturbed.slow = Some(slow_down(work, site, *bytes_per_s)?);
             }
             Some(Disturbance::Load { processes }) => {
                 for _ in 0..*processes {
@@ -107,9 +108,9 @@ fn busy_process() -> Result<Child, Error> {
     command.spawn().map_err(Error::file("run", "sh".as_ref()))
 }
 
-/// Makes pauses longer: Firecracker is stopped (SIGSTOP) when a BRANCH is asked for, and goes on when the daemon has
-/// begun the pause and the delay has gone by. The daemon begins a pause with a thread of its own, which is waited
-/// for.
+/// Makes pauses longer: Firecracker is stopped (SIGSTOP) as soon as the daemon holds the guest paused, and goes on when
+/// the delay has gone by. The daemon holds a pause with a thread of its own, which is waited for: a Firecracker that is
+/// stopped before does not answer what it is asked ahead of the pause.
 #[derive(Debug)]
 struct Delay {
     length: Duration,
@@ -119,21 +120,24 @@ struct Delay {
 
 /// The daemon's thread that holds a guest paused; see `forkd/src/branch/pause.rs`.
 const PAUSE_THREAD: &str = "forkd-pause";
-/// Longer than a BRANCH takes to its pause; then Firecracker goes on without one.
+/// Longer than a BRANCH takes to its pause; a BRANCH that has none by then is left alone.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at the daemon's threads.
-const LOOK: Duration = Duration::from_micros(200);
+const LOOK: Duration = Duration::from_micros(100);
 
 impl Delay {
     fn stop(&self) {
         let (Some(daemon), Some(firecracker)) = (self.daemon, self.firecracker) else { return };
         let length = self.length;
         thread::spawn(move || {
-            if kill_process(firecracker, Signal::STOP).is_ok() {
-                let deadline = Instant::now() + PAUSE_LIMIT;
-                while !has_thread(daemon, PAUSE_THREAD) && Instant::now() < deadline {
-                    thread::sleep(LOOK);
+            let deadline = Instant::now() + PAUSE_LIMIT;
+            while !has_thread(daemon, PAUSE_THREAD) {
+                if Instant::now() > deadline {
+                    return;
                 }
+                thread::sleep(LOOK);
+            }
+            if kill_process(firecracker, Signal::STOP).is_ok() {
                 thread::sleep(length);
                 let _ = kill_process(firecracker, Signal::CONT);
             }
@@ -147,40 +151,14 @@ fn has_thread(pid: u32, name: &str) -> bool {
     names.any(|comm| comm.trim_end() == name)
 }
 
-/// A limit on the disk below a site, in the root of the blkio controller (cgroup v1).
-#[derive(Debug)]
-struct SlowDisk {
-    file: PathBuf,
-    device: String,
-}
-
-impl SlowDisk {
-    fn begin(site: &Site, bytes_per_s: u64) -> Result<Self, Error> {
-        const FILE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
-        let device = site.facts.as_ref().and_then(|root| root.device.as_ref());
-        let number =
-            device.and_then(|device| fs::read_to_string(format!("/sys/block/{}/dev", device.name)).ok());
-        let Some(device) = number.map(|number| number.trim().to_owned()) else {
-            return Err(Error::Usage("a slow disk needs snapshots on a disk: use ext4-loop".to_owned()));
-        };
-        let slow = Self { file: FILE.into(), device };
-        slow.set(bytes_per_s)?;
-        Ok(slow)
-    }
-
-    /// 0 takes the limit away.
-    fn set(&self, bytes_per_s: u64) -> Result<(), Error> {
-        let line = format!("{} {bytes_per_s}", self.device);
-        fs::write(&self.file, line).map_err(Error::file("limit a disk with", &self.file))
-    }
-}
-
-impl Drop for SlowDisk {
-    fn drop(&mut self) {
-        if let Err(error) = self.set(0) {
-            crate::progress::say(error);
-        }
-    }
+/// Limits the disk below a site.
+fn slow_down(work: &Work, site: &Site, bytes_per_s: u64) -> Result<Throttle, Error> {
+    let device = site.facts.as_ref().and_then(|root| root.device.as_ref());
+    let number = device.and_then(|device| fs::read_to_string(format!("/sys/block/{}/dev", device.name)).ok());
+    let Some(number) = number else {
+        return Err(Error::Usage("a slow disk needs snapshots on a disk: use ext4-loop".to_owned()));
+    };
+    Throttle::set(work, number.trim(), bytes_per_s)
 }
 
 #[cfg(test)]

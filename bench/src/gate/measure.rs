@@ -158,7 +158,8 @@ impl<'a> Session<'a> {
         for cell in &self.request.settings.cells {
             for arm in order {
                 let disturbance = self.request.arms[arm].disturbance.as_ref();
-                let begin = |site: &Site| Disturbed::begin(disturbance, site);
+                let work = self.work;
+                let begin = |site: &Site| Disturbed::begin(disturbance, work, site);
                 let (taken, _) = self.sweep(arm, (cell.clone(), block), begin, interrupt).await?;
                 self.sweeps[arm].push(taken);
             }
