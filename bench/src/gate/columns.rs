@@ -9,8 +9,8 @@ use super::side::{Part, part_of_column};
 
 /// The columns that every file needs: those of the field's own sweeps.
 pub const REQUIRED: [&str; 5] = ["trial", "branch_idx", "pause_ms", "diff_ms", "diff_physical_bytes"];
-/// Conditions that must be the same for all rows of a cell, and on both sides.
-const CONDITIONS: [&str; 3] = ["mem_mib", "dirty_pages", "gap_ms"];
+/// Conditions that must be the same for all rows of a cell, and on both sides as far as both name them.
+const CONDITIONS: [&str; 6] = ["mem_mib", "dirty_pages", "gap_ms", "mode", "neighbour", "disk_bps"];
 /// What the host did during a sweep, repeated in each of its rows; the order of [`Host`]'s fields.
 pub const HOST: [&str; 5] = [
     "host_steal_share",
@@ -23,6 +23,9 @@ pub const HOST: [&str; 5] = [
 pub(super) const PART_PREFIXES: [(&str, &str); 2] = [("phase_", "phase"), ("cause_", "cause")];
 /// The cell of files that name none.
 const NO_CELL: &str = "pauses";
+
+/// A column of [`CONDITIONS`], and what it says.
+pub(super) type Condition = (&'static str, String);
 
 /// Where each column stands.
 pub(super) struct Layout<'a> {
@@ -90,22 +93,18 @@ impl Row<'_> {
         }
     }
 
-    /// `mem_mib 512, dirty_pages 4096`, of the columns that are there.
-    pub fn conditions(&self) -> String {
-        let known = CONDITIONS.iter().filter_map(|column| Some(format!("{column} {}", self.text(column)?)));
-        known.collect::<Vec<_>>().join(", ")
+    pub fn conditions(&self) -> Vec<Condition> {
+        let known = CONDITIONS.iter().filter_map(|column| Some((*column, self.text(column)?.to_owned())));
+        known.collect()
     }
 
-    pub fn same_conditions(&self, known: &str) -> Result<(), Error> {
-        if self.conditions() == known {
-            return Ok(());
+    pub fn same_conditions(&self, known: &[Condition]) -> Result<(), Error> {
+        match known.iter().find(|(column, value)| self.text(column) != Some(value)) {
+            Some((column, value)) => {
+                Err(self.refuse(column, &format!("'{value}', as in the cell's rows before")))
+            }
+            None => Ok(()),
         }
-        let differs = |column: &&&str| {
-            self.text(column)
-                .is_some_and(|value| !known.split(", ").any(|one| one == format!("{column} {value}")))
-        };
-        let column = CONDITIONS.iter().find(differs).copied().unwrap_or(CONDITIONS[0]);
-        Err(self.refuse(column, &format!("the same in all rows of a cell ({known})")))
     }
 
     pub fn whole(&self, column: &str) -> Result<u64, Error> {

@@ -5,7 +5,7 @@ use std::io;
 use crate::Error;
 use crate::judge::Host;
 
-use super::columns::{Layout, PART_PREFIXES, Row};
+use super::columns::{Condition, Layout, PART_PREFIXES, Row};
 
 /// A stretch of a BRANCH that its time was divided into: a phase, or a cause that an attribution named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct Trial {
 pub struct SideCell {
     /// `data_path@root`, or `pauses` where the file names none.
     pub name: String,
-    /// What was the same for all of them, as `mem_mib 512, dirty_pages 4096`; empty where the file says nothing.
-    pub conditions: String,
+    /// What was the same for all of them, by column, as far as the file says it.
+    pub conditions: Vec<Condition>,
     /// In the order of their numbers.
     pub trials: Vec<Trial>,
 }
@@ -228,7 +228,7 @@ mod tests {
         }
         check(
             &two("mem_mib"),
-            "a.csv, line 3, column 'mem_mib': 'b' is not the same in all rows of a cell (mem_mib a)",
+            "a.csv, line 3, column 'mem_mib': 'b' is not 'a', as in the cell's rows before",
         );
     }
 
