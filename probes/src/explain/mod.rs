@@ -43,7 +43,7 @@ use state::State;
 use worker::Worker;
 
 /// How often a running thread is looked at while a window is open, in nanoseconds of its CPU's time.
-const SAMPLE_PERIOD_NS: u64 = 500_000;
+const SAMPLE_PERIOD_NS: u64 = 1_000_000;
 /// How far from a look its stack still counts as evidence: two periods, because a look may be late by one.
 const REACH_NS: u64 = 2 * SAMPLE_PERIOD_NS;
 
