@@ -31,9 +31,12 @@ struct Place {
 }
 
 impl Place {
-    fn programs(&self, every: u64) -> Result<Programs, Error> {
-        let programs = programs(self.forkd.as_deref(), self.firecracker.as_deref())?;
-        Ok(programs.accounting(&find_probe(self.probe.as_deref())?, every))
+    fn programs(&self) -> Result<Programs, Error> {
+        programs(self.forkd.as_deref(), self.firecracker.as_deref())
+    }
+
+    fn probe(&self) -> Result<PathBuf, Error> {
+        find_probe(self.probe.as_deref())
     }
 }
 
@@ -50,7 +53,7 @@ pub struct WhatIfArgs {
 impl WhatIfArgs {
     /// What is asked for, with the programs found.
     pub fn request(self) -> Result<whatif::Request, Error> {
-        let programs = self.place.programs(1)?;
+        let programs = self.place.programs()?.accounting(&self.place.probe()?, 1);
         Ok(whatif::Request { branches: self.branches, programs, work_dir: self.place.work_dir })
     }
 }
@@ -73,6 +76,10 @@ pub struct ArmedArgs {
     /// How the BRANCHes get to disk
     #[arg(long, default_value = "stage")]
     data_path: DataPath,
+
+    /// Attach the probes for every second BRANCH and arm them for none: what having them costs
+    #[arg(long)]
+    attached_only: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -80,13 +87,18 @@ pub struct ArmedArgs {
 impl ArmedArgs {
     /// What is asked for, with the programs found.
     pub fn request(self) -> Result<armed::Request, Error> {
-        let programs = self.place.programs(2)?;
+        let (programs, probe) = (self.place.programs()?, self.place.probe()?);
+        let (programs, attached_by) = match self.attached_only {
+            true => (programs, Some(probe)),
+            false => (programs.accounting(&probe, 2), None),
+        };
         Ok(armed::Request {
             pairs: self.pairs,
             mem_mib: self.mem_mib,
             dirty_pages: self.dirty_pages,
             data_path: self.data_path,
             programs,
+            attached_by,
             work_dir: self.place.work_dir,
         })
     }
