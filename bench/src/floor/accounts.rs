@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_memfd_counts_once_however_often_it_is_open_and_mapped_or_not() {
-        const BYTES: usize = 64 << 20;
+        const BYTES: usize = 256 << 20;
         let before = memory_bytes(std::process::id()).unwrap();
         let memfd = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         let _second = memfd.try_clone().unwrap();
@@ -106,7 +106,7 @@ mod tests {
             memfd.write_all_at(&chunk, at as u64).unwrap();
         }
         let grown = memory_bytes(std::process::id()).unwrap() - before;
-        // Other tests of this process run beside this one.
-        assert!((BYTES as u64..BYTES as u64 + (32 << 20)).contains(&grown), "{grown}");
+        // Other tests of this process take and free memory beside this one.
+        assert!(grown.abs_diff(BYTES as u64) < 96 << 20, "{grown}");
     }
 }
