@@ -62,6 +62,8 @@ pub struct Explained {
     pub unexplained_ns: u64,
     /// The answer in short.
     pub verdict: Verdict,
+    /// Threads that waited all the while, off the path.
+    pub passive_waiters: Vec<PassiveWaiter>,
     /// All of it.
     #[serde(skip)]
     pub report: serde_json::Value,
@@ -90,6 +92,15 @@ pub struct Cause {
     pub cause: String,
     /// Its time.
     pub ns: u64,
+    /// What made it, link by link.
+    pub chain: Vec<String>,
+}
+
+/// A thread that waited all the while.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PassiveWaiter {
+    /// Its name.
+    pub comm: String,
 }
 
 /// The answer in short.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::explain::Explained;
-use super::scenario::Expected;
+use super::scenario::{Expected, Scenario};
 
 /// A cause is decisive from this part of the window on. A verdict for less would be chance.
 const DECISIVE: f64 = 0.6;
@@ -11,7 +11,9 @@ const DECISIVE: f64 = 0.6;
 const TOLERANCE: f64 = 0.1;
 /// Causes that the window of any BRANCH may have by itself, and none of them is an injection that did not happen. On
 /// a busy host a CPU is one of them.
-const ITS_OWN: [&str; 3] = ["dirty_page_copy", "page_fault_minor", "run_queue"];
+const ITS_OWN: [&str; 3] = ["dirty_page_copy", "page_fault_minor", RUN_QUEUE];
+/// What a busy host does to any window.
+const RUN_QUEUE: &str = "run_queue";
 
 /// What an explanation says, as far as it is judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Seen {
     pub shares: BTreeMap<String, f64>,
     /// Events that were lost inside the window.
     pub lost: u64,
+    /// Who and what is named beside the cause: its sentence, its chain, and the passive waiters.
+    pub named: String,
     /// First nanosecond of the window, and the one after it.
     pub window: (u64, u64),
 }
@@ -40,6 +44,7 @@ impl Seen {
             unexplained: part(explain.unexplained_ns),
             shares: explain.causes.iter().map(|cause| (cause.cause.clone(), part(cause.ns))).collect(),
             lost: explain.verdict.lost,
+            named: named(explain),
             window: (explain.window.start_ns, explain.window.end_ns),
         }
     }
@@ -54,6 +59,14 @@ impl Seen {
     }
 }
 
+fn named(explain: &Explained) -> String {
+    let top = explain.causes.iter().find(|cause| Some(&cause.cause) == explain.verdict.cause.as_ref());
+    let chain = top.into_iter().flat_map(|cause| &cause.chain);
+    let waiters = explain.passive_waiters.iter().map(|waiter| &waiter.comm);
+    let parts: Vec<&str> = chain.chain(waiters).map(String::as_str).collect();
+    format!("{}\n{}", explain.verdict.sentence, parts.join("\n"))
+}
+
 /// What is to be said of a verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
@@ -65,8 +78,19 @@ pub enum Judgement {
     Again(String),
 }
 
-/// Judges the verdict on a window into which a cause was injected, of which `known` are the shares that are known.
-pub fn injected(expected: Expected, seen: &Seen, known: &[f64], all: &[Expected]) -> Judgement {
+/// Judges the verdict on a window into which a scenario's cause was injected, of which `known` are the shares that are
+/// known.
+pub fn injected(scenario: &Scenario, seen: &Seen, known: &[f64], all: &[Expected]) -> Judgement {
+    match verdict(scenario.expected, seen, known, all) {
+        Judgement::Right => match scenario.names.iter().find(|name| !seen.named.contains(**name)) {
+            Some(name) => Judgement::Wrong(format!("the cause is right, and nothing names {name}")),
+            None => Judgement::Right,
+        },
+        other => other,
+    }
+}
+
+fn verdict(expected: Expected, seen: &Seen, known: &[f64], all: &[Expected]) -> Judgement {
     if seen.lost > 0 {
         return Judgement::Again(format!("{} events were lost in the window", seen.lost));
     }
@@ -76,6 +100,8 @@ pub fn injected(expected: Expected, seen: &Seen, known: &[f64], all: &[Expected]
         }
         Expected::OneOf(ids) => match ids.contains(&seen.word()) {
             true => Judgement::Right,
+            // Others on the host may have the CPUs at this moment.
+            false if seen.word() == RUN_QUEUE => Judgement::Again("the host is busy".to_owned()),
             false => Judgement::Wrong(format!("expected {}", ids.join(" or "))),
         },
         Expected::Shares(_) if known.iter().any(|share| *share < 2.0 * TOLERANCE) => {
@@ -115,8 +141,7 @@ pub fn uninjected(expected: Expected, seen: &Seen) -> Judgement {
         return Judgement::Again(format!("{} events were lost in the window", seen.lost));
     }
     match ids(expected).contains(&seen.word()) {
-        // Others on the host may have the CPUs at this moment.
-        true if seen.word() == "run_queue" => Judgement::Again("the host is busy".to_owned()),
+        true if seen.word() == RUN_QUEUE => Judgement::Again("the host is busy".to_owned()),
         true => Judgement::Wrong(format!("nothing was injected, and it says {}", seen.word())),
         false => Judgement::Right,
     }
@@ -147,7 +172,8 @@ pub fn words(expected: Expected) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Expected, Judgement, Seen, injected, uninjected, words};
+    use super::{Expected, Judgement, Seen, injected, uninjected, verdict, words};
+    use crate::battery::scenarios::ALL;
 
     const QUOTA: Expected = Expected::OneOf(&["cpu_quota", "stopped"]);
     const MIX: Expected = Expected::Shares(&[&["timer"], &["futex_contention", "futex_wait"]]);
@@ -159,12 +185,13 @@ mod tests {
             unexplained: 0.0,
             shares: shares.iter().map(|(cause, share)| ((*cause).to_owned(), *share)).collect(),
             lost: 0,
+            named: String::new(),
             window: (0, 1),
         }
     }
 
     fn is_right(expected: Expected, shares: &[(&str, f64)], known: &[f64]) -> Option<bool> {
-        match injected(expected, &seen(shares), known, &[QUOTA, MIX]) {
+        match verdict(expected, &seen(shares), known, &[QUOTA, MIX]) {
             Judgement::Right => Some(true),
             Judgement::Wrong(_) => Some(false),
             Judgement::Again(_) => None,
@@ -175,7 +202,8 @@ mod tests {
     fn one_cause_is_right_where_it_is_named_and_was_decisive() {
         assert_eq!(is_right(QUOTA, &[("cpu_quota", 0.9)], &[]), Some(true));
         assert_eq!(is_right(QUOTA, &[("stopped", 0.9)], &[0.95]), Some(true));
-        assert_eq!(is_right(QUOTA, &[("run_queue", 0.5), ("cpu_quota", 0.4)], &[0.9]), Some(false));
+        assert_eq!(is_right(QUOTA, &[("timer", 0.5), ("cpu_quota", 0.4)], &[0.9]), Some(false));
+        assert_eq!(is_right(QUOTA, &[("run_queue", 0.5), ("cpu_quota", 0.4)], &[0.9]), None, "a busy host");
         assert_eq!(is_right(QUOTA, &[], &[0.9]), Some(false));
         assert_eq!(is_right(QUOTA, &[("run_queue", 0.9)], &[0.5]), None);
     }
@@ -203,9 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn the_right_cause_is_not_enough_where_somebody_is_to_be_named() {
+        let futex = ALL.iter().find(|scenario| scenario.name == "futex").unwrap();
+        let said = |named: &str| {
+            let seen = Seen { named: named.to_owned(), ..seen(&[("futex_contention", 0.9)]) };
+            injected(futex, &seen, &[], &[])
+        };
+        assert_eq!(said("held by holder(12).\npassive-1\npassive-2\npassive-3"), Judgement::Right);
+        let wrong = said("held by main(11).\npassive-1\npassive-2\npassive-3");
+        assert_eq!(wrong, Judgement::Wrong("the cause is right, and nothing names holder".to_owned()));
+    }
+
+    #[test]
     fn a_window_with_losses_is_judged_by_nobody() {
         let lossy = Seen { lost: 3, ..seen(&[("cpu_quota", 0.9)]) };
-        assert!(matches!(injected(QUOTA, &lossy, &[], &[]), Judgement::Again(_)));
+        assert!(matches!(verdict(QUOTA, &lossy, &[], &[]), Judgement::Again(_)));
         assert!(matches!(uninjected(QUOTA, &lossy), Judgement::Again(_)));
     }
 

@@ -204,7 +204,7 @@ impl Runner<'_> {
             };
             let Outcome { seen, known, sentence, report } = &outcome;
             let judgement = match is_injected {
-                true => judge::injected(scenario.expected, seen, known, &all),
+                true => judge::injected(scenario, seen, known, &all),
                 false => judge::uninjected(scenario.expected, seen),
             };
             if matches!(judgement, Judgement::Again(_)) && attempt < ATTEMPTS {

@@ -4,6 +4,7 @@
 //! Each says `ready` when it may be counted on. A subject then answers each line on its standard input with the
 //! times of one call: what it took for each of its parts, in nanoseconds of CLOCK_MONOTONIC by its own clock.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::hint::spin_loop;
 use std::io::{self, BufRead, Write, stdin, stdout};
@@ -18,11 +19,15 @@ use rustix::fs::OFlags;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::host::process::NEIGHBOUR;
+
 const MIB: usize = 1 << 20;
 /// Of each write and read of a neighbour.
 const CHUNK: usize = MIB;
-/// What each thread of a neighbour reads from or writes to.
+/// What the threads of a neighbour read from, or write to together.
 const FILE_BYTES: u64 = 256 << 20;
+/// What [`Part::Appends`] appends each time.
+pub const APPENDED_MIB: u64 = 24;
 
 /// What a process of the battery does.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -36,16 +41,22 @@ pub enum Part {
     Writes {
         /// The folder that the files go to
         folder: PathBuf,
+        /// How many threads do so
+        #[arg(default_value_t = 4)]
+        threads: usize,
     },
-    /// Appends to a file and waits until the journal has it, slowly: it is in a group that may write little
+    /// Appends to a file each time it is told to, and waits until that is on the disk
     Appends {
         /// The folder that the file goes to
         folder: PathBuf,
     },
-    /// Reads files past the page cache
+    /// Reads a file past the page cache
     Reads {
-        /// The folder that the files go to
+        /// The folder that the file goes to
         folder: PathBuf,
+        /// How many threads do so
+        #[arg(default_value_t = 16)]
+        threads: usize,
     },
     /// Waits for a lock that a thread named holder keeps, while three others wait for something else
     Futex,
@@ -64,9 +75,9 @@ impl Part {
     pub fn run(self) -> io::Result<()> {
         match self {
             Self::Spin { cpu } => spin(cpu),
-            Self::Writes { folder } => ordinary().and_then(|()| writes(&folder)),
-            Self::Appends { folder } => ordinary().and_then(|()| appends(&folder)),
-            Self::Reads { folder } => ordinary().and_then(|()| reads(&folder)),
+            Self::Writes { folder, threads } => neighbour("writes").and_then(|()| writes(&folder, threads)),
+            Self::Appends { folder } => neighbour("appends").and_then(|()| appends(&folder)),
+            Self::Reads { folder, threads } => neighbour("reads").and_then(|()| reads(&folder, threads)),
             Self::Futex => subject(Locked::new(Duration::ZERO, LONG)),
             Self::Timer => subject(Sleep),
             Self::Faults => subject(Faults),
@@ -78,8 +89,11 @@ impl Part {
     }
 }
 
-/// Gives up the priority that the battery has: a neighbour is to be in the way of a disk and of no CPU.
-fn ordinary() -> io::Result<()> {
+/// Gives up the priority that the battery has, since a neighbour is to be in the way of a disk and of no CPU, and takes
+/// a name by which it is known.
+fn neighbour(name: &str) -> io::Result<()> {
+    let name = CString::new(format!("{NEIGHBOUR}{name}"))?;
+    rustix::thread::set_name(&name)?;
     Ok(rustix::process::setpriority_process(None, 0)?)
 }
 
@@ -253,7 +267,7 @@ fn again_and_again(
     let (say, first) = mpsc::channel();
     for number in 0..count {
         let (work, failed, say) = (Arc::clone(&work), Arc::clone(&failed), say.clone());
-        spawn(&format!("worker-{number}"), move || {
+        spawn(&format!("{NEIGHBOUR}{number}"), move || {
             loop {
                 let done = work(number);
                 failed.fetch_or(done.is_err(), Ordering::Relaxed);
@@ -275,34 +289,39 @@ fn again_and_again(
     Ok(())
 }
 
-/// Two files are written over and over, so that there is always something on its way to the disk.
-fn writes(folder: &Path) -> io::Result<()> {
+/// Files are overwritten again and again where they are, so that data is always on its way to the disk and no block is
+/// ever allocated for it: the journal has nothing to do with it.
+fn writes(folder: &Path, threads: usize) -> io::Result<()> {
     let folder = folder.to_owned();
-    again_and_again(4, move |number| {
-        let mut file = File::create(folder.join(format!("writes-{number}")))?;
+    again_and_again(threads, move |number| {
+        let path = folder.join(format!("writes-{number}"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         let chunk = vec![number as u8 + 1; CHUNK];
-        for _ in 0..FILE_BYTES / CHUNK as u64 / 4 {
+        for _ in 0..FILE_BYTES / CHUNK as u64 / threads as u64 {
             file.write_all(&chunk)?;
         }
         file.sync_data()
     })
 }
 
-/// New blocks with each append, which the journal may commit only after their data is on the disk.
+/// New blocks with each append, which the journal may commit only after their data is on the disk. It says `syncing`
+/// when the data is about to go there.
 fn appends(folder: &Path) -> io::Result<()> {
     let mut file = File::create(folder.join("appends"))?;
     let chunk = vec![7; CHUNK];
-    end_with_input();
     println!("ready");
-    loop {
-        for _ in 0..8 {
+    for line in stdin().lock().lines() {
+        line?;
+        for _ in 0..APPENDED_MIB {
             file.write_all(&chunk)?;
         }
+        println!("syncing");
         file.sync_data()?;
     }
+    Ok(())
 }
 
-fn reads(folder: &Path) -> io::Result<()> {
+fn reads(folder: &Path, threads: usize) -> io::Result<()> {
     let path = folder.join("reads");
     let mut file = File::create(&path)?;
     let chunk = vec![3; CHUNK];
@@ -310,7 +329,7 @@ fn reads(folder: &Path) -> io::Result<()> {
         file.write_all(&chunk)?;
     }
     file.sync_all()?;
-    again_and_again(16, move |number| {
+    again_and_again(threads, move |number| {
         use std::os::unix::fs::FileExt;
         let file =
             OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path)?;

@@ -18,6 +18,9 @@ pub struct Scenario {
     pub subject: Subject,
     /// Sure to end the same way on a busy host, in a few seconds.
     pub quick: bool,
+    /// What the account must name beside the cause: who holds the lock, whose load it is, who merely waits. A name
+    /// may go on after these letters.
+    pub names: &'static [&'static str],
     /// Puts the cause in the way, before the guest dirties its pages.
     pub inject: Inject,
 }
@@ -104,6 +107,9 @@ pub enum Place {
     Memory,
     /// ext4 on a loop device whose file is on a tmpfs.
     Ext4,
+    /// The same, mounted so that a journal commit waits for the data of new blocks (`nodioread_nolock`): by default
+    /// ext4 marks them unwritten instead, and no commit waits for them (fs/ext4/inode.c, `ext4_map_blocks`).
+    Ext4Ordered,
     /// A FUSE file system of the battery's own.
     Fuse,
 }
@@ -143,8 +149,12 @@ impl Scene<'_> {
 
     /// Starts a neighbour on the same file system.
     pub fn neighbour(&self, part: &str) -> Result<Part, Error> {
-        let folder = self.neighbours.to_string_lossy();
-        Part::start([part, folder.as_ref()])
+        Part::start([part, self.neighbours.to_string_lossy().as_ref()])
+    }
+
+    /// Starts one that does its part with this many threads.
+    pub fn neighbour_of(&self, part: &str, threads: usize) -> Result<Part, Error> {
+        Part::start([part, self.neighbours.to_string_lossy().as_ref(), &threads.to_string()])
     }
 }
 

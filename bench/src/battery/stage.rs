@@ -45,14 +45,12 @@ impl Root {
         Ok(match place {
             Place::Memory => Self { _mounted: Some(Mounted::tmpfs(point, BYTES)?), ..nothing },
             Place::Fuse => Self { slow_fs: Some(SlowFs::mount(point)?), ..nothing },
-            Place::Ext4 => {
+            Place::Ext4 | Place::Ext4Ordered => {
                 let below = Mounted::tmpfs(&folder.join("memory"), BYTES)?;
                 let image = below.point().join("disk.img");
-                Self {
-                    _mounted: Some(Mounted::on_loop(FileSystem::Ext4, &image, point, BYTES)?),
-                    _below: Some(below),
-                    ..nothing
-                }
+                let options: &[&str] = if place == Place::Ext4Ordered { &["nodioread_nolock"] } else { &[] };
+                let mounted = Mounted::on_loop(FileSystem::Ext4, options, &image, point, BYTES)?;
+                Self { _mounted: Some(mounted), _below: Some(below), ..nothing }
             }
         })
     }

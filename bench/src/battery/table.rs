@@ -62,6 +62,7 @@ mod tests {
             unexplained: 1.0,
             shares: BTreeMap::new(),
             lost: 0,
+            named: String::new(),
             window: (0, 1),
         };
         for scenario in ALL {

@@ -75,7 +75,7 @@ impl Ground {
         let point = folder.join("root");
         let mut mounted = match &self.root {
             Root::Loop(file_system) => {
-                Mounted::on_loop(*file_system, &folder.join("root.img"), &point, self.bytes)?
+                Mounted::on_loop(*file_system, &[], &folder.join("root.img"), &point, self.bytes)?
             }
             Root::Tmpfs => Mounted::tmpfs(&point, self.bytes)?,
             Root::Folder(parent) => Mounted::folder(parent)?,

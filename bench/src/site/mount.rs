@@ -25,15 +25,21 @@ pub struct Mounted {
 struct Image(PathBuf);
 
 impl Mounted {
-    /// A fresh `file_system` with default options in the sparse file `image`, on a loop device.
-    pub fn on_loop(file_system: FileSystem, image: &Path, point: &Path, bytes: u64) -> Result<Self, Error> {
+    /// A fresh `file_system` in the sparse file `image`, on a loop device, mounted with `options`.
+    pub fn on_loop(
+        file_system: FileSystem,
+        options: &[&str],
+        image: &Path,
+        point: &Path,
+        bytes: u64,
+    ) -> Result<Self, Error> {
         File::create(image).and_then(|file| file.set_len(bytes)).map_err(Error::file("create", image))?;
         let owned = Image(image.to_owned());
-        let (program, options, package) = mkfs(file_system);
-        tools::run(Command::new(program).args(options).arg(image), package)?;
+        let (program, quietly, package) = mkfs(file_system);
+        tools::run(Command::new(program).args(quietly).arg(image), package)?;
         // `-o loop` sets autoclear: the kernel detaches the device with the unmount, whoever does that.
         let mut mount = Command::new("mount");
-        mount.args(["-t", file_system.name(), "-o", "loop"]).arg(image);
+        mount.args(["-t", file_system.name(), "-o", &[&["loop"], options].concat().join(",")]).arg(image);
         Self::mount(&mut mount, point, Some(owned)).map_err(no_loop_device)
     }
 

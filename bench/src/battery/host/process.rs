@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::Error;
 
-/// The first part of the name of each neighbour, which the kernel shows in 15 characters.
+/// How the names of a neighbour's process and threads begin; the kernel keeps 15 characters.
 pub const NEIGHBOUR: &str = "nb-";
 
 /// A process that is stopped (SIGSTOP). Dropping it lets it go on.

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use super::cgroup::write;
 use crate::Error;
 
+/// Requests that a device's queue takes at most, the fewest that the kernel allows (`BLKDEV_MIN_RQ`): so few that the
+/// neighbour's are always ahead.
+pub const SHORT_QUEUE: &str = "4";
+
 /// A file of /sys or of a cgroup with another value than it had. Dropping it puts the former one back.
 #[derive(Debug)]
 pub struct Setting {

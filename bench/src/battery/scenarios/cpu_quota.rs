@@ -10,6 +10,7 @@ pub const SCENARIO: Scenario = Scenario {
     expected: Expected::OneOf(&["cpu_quota"]),
     subject: Subject::Branch(BranchOf::full(Place::Memory, 64)),
     quick: true,
+    names: &[],
     inject,
 };
 

@@ -1,22 +1,44 @@
 //! A journal commit that waits for a neighbour's data, which goes to the disk slowly.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use crate::Error;
 use crate::battery::host::cgroup::{Controller, Group};
-use crate::battery::scenario::{BranchOf, Expected, Injection, Place, Scenario, Scene, Subject, lasting};
+use crate::battery::host::process::Part;
+use crate::battery::scenario::{BranchOf, Expected, Injection, Place, Scenario, Scene, Subject};
 
+/// What the neighbour appends takes three seconds.
 const BYTES_PER_SECOND: u64 = 8 << 20;
+/// Until its data is on its way.
+const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "journal-commit",
     expected: Expected::OneOf(&["journal_commit"]),
-    subject: Subject::Branch(BranchOf::full(Place::Ext4, 32)),
+    subject: Subject::Branch(BranchOf::full(Place::Ext4Ordered, 32)),
     quick: false,
+    names: &[],
     inject,
 };
 
 /// In the journal's ordered mode a commit waits for the data of all files that got blocks meanwhile: a limit on the
 /// neighbour's writes becomes one on everybody's fsync.
+struct Ordered {
+    neighbour: Part,
+    /// Deleted when nobody is in it any more.
+    _group: Group,
+}
+
+impl Injection for Ordered {
+    fn right_before(&mut self) -> Result<(), Error> {
+        self.neighbour.once()?;
+        sleep(UNDER_WAY);
+        Ok(())
+    }
+}
+
 fn inject(scene: &Scene<'_>) -> Result<Box<dyn Injection>, Error> {
     let mut group = Group::make(Controller::Io)?;
     let device = scene.device_number()?;
@@ -26,7 +48,5 @@ fn inject(scene: &Scene<'_>) -> Result<Box<dyn Injection>, Error> {
     )?;
     let neighbour = scene.neighbour("appends")?;
     group.take_in(neighbour.pid())?;
-    // Its data must be on its way when the BRANCH begins.
-    std::thread::sleep(std::time::Duration::from_millis(700));
-    Ok(lasting((neighbour, group)))
+    Ok(Box::new(Ordered { neighbour, _group: group }))
 }

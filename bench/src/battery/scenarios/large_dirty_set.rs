@@ -11,5 +11,6 @@ pub const SCENARIO: Scenario = Scenario {
         ..BranchOf::staged(256, 48_000)
     }),
     quick: false,
+    names: &[],
     inject: nothing,
 };

@@ -12,6 +12,7 @@ pub const SCENARIO: Scenario = Scenario {
     expected: Expected::OneOf(&["cgroup_memory", "memory_reclaim"]),
     subject: Subject::Branch(BranchOf::full(Place::Ext4, 128)),
     quick: false,
+    names: &[],
     inject,
 };
 

@@ -1,6 +1,7 @@
 //! The scenarios, one cause a file.
 
 mod cpu_quota;
+mod fuse_and_stop;
 mod journal;
 mod large_dirty_set;
 mod memory_limit;
@@ -8,7 +9,6 @@ mod neighbour_reads;
 mod neighbour_writes;
 mod null;
 mod programs;
-mod quota_and_stop;
 mod shared_cpu;
 mod slow_disk;
 mod slow_fuse;
@@ -35,26 +35,23 @@ pub const ALL: [&Scenario; 19] = [
     &shared_cpu::SCENARIO,
     &stopped::BY_SIGNAL,
     &stopped::BY_FREEZER,
-    &quota_and_stop::SCENARIO,
     &large_dirty_set::SCENARIO,
     &zram_swap::SCENARIO,
     &slow_disk::SCENARIO,
     &wbt::SCENARIO,
-    &journal::SCENARIO,
     &neighbour_writes::SCENARIO,
     &neighbour_reads::SCENARIO,
     &memory_limit::SCENARIO,
+    &journal::SCENARIO,
     &slow_fuse::SCENARIO,
+    &fuse_and_stop::SCENARIO,
 ];
 
 /// Why the verdict on a scenario may be another one although nothing is wrong with it: the cause that it injects is not
 /// always the decisive one. None for those that end the same way every time.
 pub fn doubt(name: &str) -> Option<&'static str> {
     match name {
-        "wbt" => Some("where it was tried the verdict was journal_commit or device_time"),
-        "journal-commit" => Some("where it was tried dirty_page_copy had the largest share"),
-        "zram-swap" => Some("where it was tried Firecracker was killed"),
-        "sigstop+quota" => Some("where it was tried the shares were not those injected"),
+        "neighbour-reads" => Some("on a busy host of two CPUs the loop device's own thread took the CPU"),
         _ => None,
     }
 }
@@ -66,7 +63,7 @@ mod tests {
     #[test]
     fn doubts_are_of_scenarios_that_exist_and_are_not_quick() {
         let doubted: Vec<_> = ALL.iter().filter(|scenario| doubt(scenario.name).is_some()).collect();
-        assert_eq!(doubted.len(), 4);
+        assert_eq!(doubted.len(), 1);
         assert!(doubted.iter().all(|scenario| !scenario.quick));
     }
 }

@@ -8,5 +8,6 @@ pub const SCENARIO: Scenario = Scenario {
     expected: Expected::Nothing,
     subject: Subject::Branch(BranchOf::staged(256, 16_384)),
     quick: true,
+    names: &[],
     inject: nothing,
 };

@@ -8,6 +8,7 @@ pub const FUTEX: Scenario = Scenario {
     expected: Expected::OneOf(&["futex_contention"]),
     subject: Subject::Program("futex"),
     quick: true,
+    names: &["holder", "passive-1", "passive-2", "passive-3"],
     inject: nothing,
 };
 
@@ -17,6 +18,7 @@ pub const TIMER: Scenario = Scenario {
     expected: Expected::OneOf(&["timer"]),
     subject: Subject::Program("timer"),
     quick: true,
+    names: &[],
     inject: nothing,
 };
 
@@ -26,6 +28,7 @@ pub const PAGE_FAULTS: Scenario = Scenario {
     expected: Expected::OneOf(&["page_fault_minor"]),
     subject: Subject::Program("faults"),
     quick: false,
+    names: &[],
     inject: nothing,
 };
 
@@ -35,5 +38,6 @@ pub const TIMER_AND_FUTEX: Scenario = Scenario {
     expected: Expected::Shares(&[&["timer"], &["futex_contention"]]),
     subject: Subject::Program("timer-and-futex"),
     quick: false,
+    names: &[],
     inject: nothing,
 };

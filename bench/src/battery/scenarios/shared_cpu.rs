@@ -12,6 +12,7 @@ pub const SCENARIO: Scenario = Scenario {
     expected: Expected::OneOf(&["run_queue"]),
     subject: Subject::Branch(BranchOf::full(Place::Memory, 16)),
     quick: false,
+    names: &[],
     inject,
 };
 

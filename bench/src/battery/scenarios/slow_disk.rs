@@ -13,6 +13,7 @@ pub const SCENARIO: Scenario = Scenario {
     expected: Expected::OneOf(&["own_writeback", "request_queue", "device_time"]),
     subject: Subject::Branch(BranchOf::full(Place::Ext4, 64)),
     quick: true,
+    names: &[],
     inject,
 };
 

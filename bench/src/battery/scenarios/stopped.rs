@@ -29,15 +29,8 @@ pub const BY_SIGNAL: Scenario = Scenario {
     expected: Expected::OneOf(&["stopped"]),
     subject: Subject::Branch(LARGE),
     quick: true,
-    inject: |scene| {
-        let pid = scene.pid;
-        Ok(Box::new(Interlude::wait_for_snapshot(scene.root, move || {
-            let stopped = Stopped::stop(pid)?;
-            sleep(STOPPED);
-            drop(stopped);
-            Ok(())
-        })))
-    },
+    names: &[],
+    inject: |scene| Ok(Box::new(Interlude::stop(Begun::Memory, scene, STOPPED))),
 };
 
 /// By the freezer of cgroups.
@@ -46,10 +39,11 @@ pub const BY_FREEZER: Scenario = Scenario {
     expected: Expected::OneOf(&["stopped"]),
     subject: Subject::Branch(LARGE),
     quick: true,
+    names: &[],
     inject: |scene| {
         let mut group = Group::make(Controller::Freezer)?;
         group.take_in(scene.pid)?;
-        Ok(Box::new(Interlude::wait_for_snapshot(scene.root, move || {
+        Ok(Box::new(Interlude::wait_for(Begun::Memory, scene.root, move || {
             group.freeze(true)?;
             sleep(STOPPED);
             group.freeze(false)
@@ -57,8 +51,29 @@ pub const BY_FREEZER: Scenario = Scenario {
     },
 };
 
+/// What Firecracker has begun to write: first its state, then its memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Begun {
+    /// The state's file is there.
+    State,
+    /// The memory image is there, and has its size.
+    Memory,
+}
+
+impl Begun {
+    fn is_seen(self, root: &Path) -> bool {
+        let (name, least) = match self {
+            Self::State => ("vmstate.bin", 0),
+            Self::Memory => ("memory.bin", 1),
+        };
+        let folders = std::fs::read_dir(root.join(".staging")).into_iter().flatten().flatten();
+        let file = |folder: PathBuf| folder.join(name).metadata().is_ok_and(|file| file.len() >= least);
+        folders.map(|folder| folder.path()).any(file)
+    }
+}
+
 /// First nanosecond, and the one after the last, of CLOCK_MONOTONIC.
-type Stretch = (u64, u64);
+pub type Stretch = (u64, u64);
 
 /// Something that is done once, when Firecracker has begun to write a snapshot.
 pub struct Interlude {
@@ -67,14 +82,29 @@ pub struct Interlude {
 }
 
 impl Interlude {
-    /// Waits, on a thread of its own, until a memory image appears among the snapshots of `root` that are being made,
+    /// Stops Firecracker by a signal, for as long.
+    pub fn stop(begun: Begun, scene: &Scene<'_>, length: Duration) -> Self {
+        let pid = scene.pid;
+        Self::wait_for(begun, scene.root, move || {
+            let stopped = Stopped::stop(pid)?;
+            sleep(length);
+            drop(stopped);
+            Ok(())
+        })
+    }
+
+    /// Waits, on a thread of its own, until what has `begun` appears among the snapshots of `root` that are being made,
     /// and does `work` then.
-    pub fn wait_for_snapshot(root: &Path, work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Self {
+    pub fn wait_for(
+        begun: Begun,
+        root: &Path,
+        work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Self {
         let (root, given_up) = (root.to_owned(), Arc::new(AtomicBool::new(false)));
         let over = Arc::clone(&given_up);
         let thread = thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
-                if image_under_way(&root) {
+                if begun.is_seen(&root) {
                     let begun_ns = monotonic_ns();
                     work()?;
                     return Ok(Some((begun_ns, monotonic_ns())));
@@ -86,12 +116,12 @@ impl Interlude {
         Self { thread: Some(thread), given_up }
     }
 
-    /// The part of the window that it took; 0 where it came too late.
-    pub fn share_of(&mut self, window: (u64, u64)) -> Result<f64, Error> {
+    /// When it was; `None` where it came too late.
+    pub fn stretch(&mut self) -> Result<Option<Stretch>, Error> {
         self.given_up.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(done)) => Ok(done?.map_or(0.0, |took| share(common_ns(took, window), window))),
-            _ => Ok(0.0),
+            Some(Ok(done)) => done,
+            _ => Ok(None),
         }
     }
 }
@@ -106,24 +136,7 @@ impl Drop for Interlude {
 
 impl Injection for Interlude {
     fn known_shares(&mut self, window: (u64, u64)) -> Result<Vec<f64>, Error> {
-        Ok(vec![self.share_of(window)?])
+        let took_ns = self.stretch()?.map_or(0, |took| common_ns(took, window));
+        Ok(vec![share(took_ns, window)])
     }
-}
-
-/// Whether Firecracker has created the memory image of a snapshot that is being made, and given it its size.
-fn image_under_way(root: &Path) -> bool {
-    let folders = std::fs::read_dir(root.join(".staging")).into_iter().flatten().flatten();
-    let image = |folder: PathBuf| folder.join("memory.bin").metadata().is_ok_and(|file| file.len() > 0);
-    folders.map(|folder| folder.path()).any(image)
-}
-
-/// As a scenario names it: nothing else of the scene is needed.
-pub fn stop_in_snapshot(scene: &Scene<'_>, length: Duration) -> Interlude {
-    let pid = scene.pid;
-    Interlude::wait_for_snapshot(scene.root, move || {
-        let stopped = Stopped::stop(pid)?;
-        sleep(length);
-        drop(stopped);
-        Ok(())
-    })
 }

@@ -5,15 +5,16 @@ use crate::battery::host::cgroup::{Controller, Group};
 use crate::battery::host::zram::ZramSwap;
 use crate::battery::scenario::{BranchOf, Expected, Injection, Scenario, Scene, Subject};
 
-/// What the group may keep in memory while pages go, and while the window is open.
-const SMALL: &str = "67108864";
+/// What the group may keep in memory for a moment, so that the rest goes.
+const SMALL: &str = "33554432";
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "zram-swap",
-    expected: Expected::OneOf(&["swap_in", "cgroup_memory", "memory_reclaim"]),
+    expected: Expected::OneOf(&["swap_in"]),
     subject: Subject::Branch(BranchOf::staged(256, 40_000)),
     quick: false,
+    names: &[],
     inject,
 };
 
@@ -33,8 +34,10 @@ struct Swapped {
 
 impl Injection for Swapped {
     fn right_before(&mut self) -> Result<(), Error> {
-        // Lowering a limit below what is used swaps until it fits.
+        // Lowering a limit below what is used swaps until it fits. In the window there is none: what Firecracker writes
+        // to memory is charged to it as well.
         self.group.set(("memory.limit_in_bytes", SMALL), ("memory.max", SMALL))?;
+        self.group.set(("memory.limit_in_bytes", "-1"), ("memory.max", "max"))?;
         match self.swap.stored_bytes() {
             Ok(1..) => Ok(()),
             _ => {

@@ -5,11 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
+use probes::monotonic_ns;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
@@ -24,6 +25,8 @@ mod wire;
 const MIB: u64 = 1 << 20;
 /// Size of the file system, as it says.
 const BYTES: u64 = 4 << 30;
+/// A write of a microVM's state is smaller, and one of its memory is not.
+const SMALL: u64 = 64 << 10;
 /// Room for the largest request: a write, with what is before its bytes.
 const REQUEST_BYTES: usize = MAX_WRITE as usize + 4096;
 
@@ -31,7 +34,34 @@ const REQUEST_BYTES: usize = MAX_WRITE as usize + 4096;
 #[derive(Debug)]
 pub struct SlowFs {
     point: PathBuf,
-    us_per_mib: Arc<AtomicU64>,
+    pace: Arc<Pace>,
+}
+
+/// How slow writes are, and when they were.
+#[derive(Debug, Default)]
+struct Pace {
+    us_per_mib: AtomicU64,
+    /// What a write takes that is smaller than [`SMALL`].
+    us_of_a_small_one: AtomicU64,
+    /// First nanosecond, and the one after the last, of CLOCK_MONOTONIC, of each write that was slowed down.
+    slowed: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Pace {
+    fn keep(&self, bytes: u64) {
+        let us = match bytes < SMALL {
+            true => self.us_of_a_small_one.load(Ordering::Relaxed),
+            false => 0,
+        };
+        let us = us.max(bytes * self.us_per_mib.load(Ordering::Relaxed) / MIB);
+        if us == 0 {
+            return;
+        }
+        let begun_ns = monotonic_ns();
+        sleep(Duration::from_micros(us));
+        let slowed = (begun_ns, monotonic_ns());
+        self.slowed.lock().unwrap_or_else(PoisonError::into_inner).push(slowed);
+    }
 }
 
 impl SlowFs {
@@ -48,8 +78,8 @@ impl SlowFs {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         mount("forkd-bench", point, "fuse", flags, Some(options.as_c_str()))
             .map_err(|error| Error::file("mount FUSE on", point)(error.into()))?;
-        let mounted = Self { point: point.to_owned(), us_per_mib: Arc::default() };
-        let served = Served { us_per_mib: Arc::clone(&mounted.us_per_mib), tree: Tree::default() };
+        let mounted = Self { point: point.to_owned(), pace: Arc::default() };
+        let served = Served { pace: Arc::clone(&mounted.pace), tree: Tree::default() };
         let serve = move || served.serve(device);
         thread::Builder::new()
             .name("slow-fs".to_owned())
@@ -60,31 +90,48 @@ impl SlowFs {
 
     /// From now on, each MiB that is written takes at least `per_mib`.
     pub fn slow_down(&self, per_mib: Duration) -> Slowed {
-        self.us_per_mib.store(per_mib.as_micros() as u64, Ordering::Relaxed);
-        Slowed(Arc::clone(&self.us_per_mib))
+        self.pace.us_per_mib.store(per_mib.as_micros() as u64, Ordering::Relaxed);
+        Slowed(Arc::clone(&self.pace))
     }
 }
 
 impl Drop for SlowFs {
     fn drop(&mut self) {
-        self.us_per_mib.store(0, Ordering::Relaxed);
+        self.pace.us_per_mib.store(0, Ordering::Relaxed);
         let _ = unmount(&self.point);
     }
 }
 
 /// Dropping it makes the file system fast again.
 #[derive(Debug)]
-pub struct Slowed(Arc<AtomicU64>);
+pub struct Slowed(Arc<Pace>);
+
+impl Slowed {
+    /// When writes were slowed down, by the file system's own clock: first nanosecond, and the one after the last, of
+    /// CLOCK_MONOTONIC.
+    pub fn stretches(&self) -> Vec<(u64, u64)> {
+        self.0.slowed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Slowed {
+    /// Has each small write take at least as long.
+    pub fn small_ones(&self, least: Duration) {
+        self.0.us_of_a_small_one.store(least.as_micros() as u64, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Slowed {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.us_of_a_small_one.store(0, Ordering::Relaxed);
+        self.0.us_per_mib.store(0, Ordering::Relaxed);
+        self.0.slowed.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 /// What the thread has.
 struct Served {
-    us_per_mib: Arc<AtomicU64>,
+    pace: Arc<Pace>,
     tree: Tree,
 }
 
@@ -164,10 +211,7 @@ impl Served {
 
     fn write(&mut self, request: &Request<'_>) -> Result<Body, Errno> {
         let data = request.bytes(40);
-        let us = data.len() as u64 * self.us_per_mib.load(Ordering::Relaxed) / MIB;
-        if us > 0 {
-            sleep(Duration::from_micros(us));
-        }
+        self.pace.keep(data.len() as u64);
         let bytes = self.tree.file(request.node)?;
         let start = usize::try_from(request.u64(8)).map_err(|_| Errno::FBIG)?;
         let end = start.checked_add(data.len()).ok_or(Errno::FBIG)?;
