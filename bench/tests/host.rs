@@ -57,7 +57,7 @@ fn assert_nothing_left(folder: &Path) -> Outcome {
 fn an_ext4_goes_with_its_guard() -> Outcome {
     let (_folder, path) = real_tempdir()?;
     let (image, point) = (path.join("a.img"), path.join("a b"));
-    let mounted = Mounted::on_loop(FileSystem::Ext4, &image, &point, 64 * MIB)?;
+    let mounted = Mounted::on_loop(FileSystem::Ext4, &[], &image, &point, 64 * MIB)?;
     let root = facts::root("ext4-loop", &point)?;
     assert_eq!(root.file_system, "ext4");
     let device = root.device.ok_or("no device below it")?;
@@ -82,7 +82,7 @@ fn a_tmpfs_goes_with_its_guard() -> Outcome {
 fn a_failed_mkfs_leaves_no_image() -> Outcome {
     let (_folder, path) = real_tempdir()?;
     let image = path.join("a.img");
-    let failed = Mounted::on_loop(FileSystem::Ext4, &image, &path.join("a"), 0);
+    let failed = Mounted::on_loop(FileSystem::Ext4, &[], &image, &path.join("a"), 0);
     assert!(matches!(failed, Err(Error::Tool { .. })), "{failed:?}");
     assert!(!image.exists());
     assert_nothing_left(&path)
@@ -118,7 +118,7 @@ fn start_victim(folder: &Path) -> Result<(Child, Recorded), Box<dyn std::error::
 fn be_the_victim(folder: &Path) -> ! {
     let (work, _) = Work::take(folder).expect("the folder is free");
     let site = work.site().expect("the folder can be written");
-    let root = Mounted::on_loop(FileSystem::Ext4, &site.join("root.img"), &site.join("root"), 64 * MIB)
+    let root = Mounted::on_loop(FileSystem::Ext4, &[], &site.join("root.img"), &site.join("root"), 64 * MIB)
         .expect("an ext4");
     let inner = Mounted::tmpfs(&site.join("root/inner"), MIB).expect("a tmpfs");
     let sleeper = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().expect("sleep runs");
