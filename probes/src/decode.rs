@@ -321,7 +321,7 @@ pub fn user_stack(bytes: &[u8]) -> Option<UserSample<'_>> {
 pub fn kernel_stack(bytes: &[u8]) -> Option<&[u8]> {
     let head = Fields(bytes).head().ok()?;
     let body = match head.kind {
-        kind if kind == Kind::SwitchOut as u8 => size_of::<SwitchOut>(),
+        kind if is_switch_with_stack(kind) => size_of::<SwitchOut>(),
         kind if kind == Kind::Waking as u8 => size_of::<Waking>(),
         _ => return None,
     };
@@ -341,10 +341,15 @@ pub fn device(bytes: &[u8]) -> Option<u32> {
 /// The process that a record of a switch is about, and where the thread was in user space.
 pub fn user_side(bytes: &[u8]) -> Option<(u32, UserSide)> {
     let fields = Fields(bytes);
-    let head = fields.head().ok().filter(|head| head.kind == Kind::SwitchOut as u8)?;
+    let head = fields.head().ok().filter(|head| is_switch_with_stack(head.kind))?;
     let ip = fields.u64(size_of::<Head>() + offset_of!(SwitchOut, user_ip)).ok().filter(|ip| *ip != 0)?;
     let stack = fields.u64(size_of::<Head>() + offset_of!(SwitchOut, user_stack)).ok()?;
     Some((head.tgid, UserSide { ip, stack: (stack != 0).then_some(stack) }))
+}
+
+/// Whether a record of this kind tells where a thread was off the CPU.
+const fn is_switch_with_stack(kind: u8) -> bool {
+    kind == Kind::SwitchOut as u8 || kind == Kind::SwitchBack as u8
 }
 
 fn user_sample<'a>(bytes: &'a [u8], head: &Head) -> Result<UserSample<'a>, DecodeError> {
@@ -590,6 +595,22 @@ mod tests {
         fn what_the_kernel_side_writes_comes_back(record in records()) {
             let bytes = encode(&record);
             prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::Event(record)));
+        }
+
+        /// Whichever hook it came by: what a recording in a file names is found by these.
+        #[test]
+        fn stack_and_user_side_are_found_without_decoding_the_rest(record in records()) {
+            let bytes = encode(&record);
+            let (frames, side) = match &record.event {
+                Event::SwitchOut { stack, user, .. } | Event::SwitchBack { stack, user, .. } => {
+                    (Some(&stack.frames), *user)
+                }
+                Event::Waking { stack, .. } => (Some(&stack.frames), None),
+                Event::SwitchIn | Event::Born { .. } => (None, None),
+            };
+            let expected = frames.map(|frames| frames.iter().flat_map(|frame| frame.to_ne_bytes()).collect());
+            prop_assert_eq!(kernel_stack(&bytes).map(<[u8]>::to_vec), expected);
+            prop_assert_eq!(user_side(&bytes), side.map(|side| (record.tgid, side)));
         }
 
         #[test]
