@@ -2,14 +2,17 @@
 
 use std::mem::offset_of;
 
-use probes_common::{CallEnter, CallExit, Head, Kind, Other, SwitchOut, UserStack, Waking};
+use probes_common::{
+    Allocation, Bio, CallEnter, CallExit, Commit, DirtyPause, Head, Kind, Other, Request, SwitchOut, Sync,
+    ThrottleExit, UserStack, Waking, WbtLatency, WbtStat, WbtStep, WbtTimer,
+};
 use testkit::mutate::Target;
 
 use crate::aggregate::Filter;
 use crate::images::{self, Content, Images, PerfMap};
 use crate::recfile::{self, RecordedCalls};
 use crate::unwind::{At, Module, Registers, Stack};
-use crate::{btf, call, decode, futex, offcpu, proc, symbolize, syscalls, unwind};
+use crate::{btf, call, decode, device, futex, io, offcpu, proc, symbolize, syscalls, unwind, wbt};
 
 /// Every one.
 pub const TARGETS: &[Target] = &[
@@ -24,11 +27,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "offsets", body: offsets, seeds: offsets_seeds },
 ];
 
-/// Records of the kernel side: of switches, stacks and calls.
+/// Records of the kernel side: of switches, stacks, calls and devices.
 pub fn record(bytes: &[u8]) {
     let _ = decode::Decoder::default().decode(bytes);
     let _ = (decode::kernel_stack(bytes), decode::user_side(bytes), decode::device(bytes));
     let _ = decode::task_registers(bytes);
+    let _ = device::is_device(bytes).then(|| device::decode(bytes));
     if let Ok(record) = call::decode(bytes)
         && let call::CallEvent::Enter { number, arguments, words, .. } = record.event
     {
@@ -42,6 +46,8 @@ pub fn recording_file(bytes: &[u8]) {
     let _ = offcpu::replay(bytes, true, &Filter::default());
     let _ = futex::replay(bytes, true, &[]);
     let _ = syscalls::replay(bytes, true, &[]);
+    let _ = io::replay(bytes, true, &[]);
+    let _ = wbt::replay(bytes, true, &[]);
 }
 
 /// The same from within the checksums, which random damage never passes: any bytes as entries.
@@ -128,6 +134,37 @@ fn records() -> Vec<Vec<u8>> {
         ),
         record_of(Kind::CallExit, 0, &[0; size_of::<CallExit>()], &[]),
     ]
+    .into_iter()
+    .chain(device_records())
+    .collect()
+}
+
+/// The whole life of a request, and one record of each of the rest.
+fn device_records() -> Vec<Vec<u8>> {
+    let device = |kind, body: &[u8]| record_of(kind, 0, body, &[]);
+    let requests = [Kind::RequestStart, Kind::RequestInsert, Kind::RequestIssue, Kind::RequestRequeue];
+    let requests =
+        requests.into_iter().chain([Kind::RequestIssue, Kind::RequestComplete, Kind::RequestMerge]);
+    let mut records: Vec<_> = requests.map(|kind| device(kind, &[1; size_of::<Request>()])).collect();
+    let (most, least) = ([u8::MAX; 96], [0; 96]);
+    records.extend([
+        device(Kind::BioMerge, &most[..size_of::<Bio>()]),
+        device(Kind::BioSplit, &most[..size_of::<Bio>()]),
+        device(Kind::BioRemap, &most[..size_of::<Bio>()]),
+        device(Kind::Commit, &least[..size_of::<Commit>()]),
+        device(Kind::SyncEnter, &most[..size_of::<Sync>()]),
+        device(Kind::SyncExit, &most[..size_of::<Sync>()]),
+        device(Kind::AllocateEnter, &most[..size_of::<Allocation>()]),
+        device(Kind::AllocateExit, &most[..size_of::<Allocation>()]),
+        device(Kind::DirtyPause, &[[0x7f; 8].as_slice(), &most[..size_of::<DirtyPause>() - 8]].concat()),
+        device(Kind::WbtStat, &most[..size_of::<WbtStat>()]),
+        device(Kind::WbtStat, &most[..size_of::<WbtStat>()]),
+        device(Kind::WbtLatency, &most[..size_of::<WbtLatency>()]),
+        device(Kind::WbtStep, &most[..size_of::<WbtStep>()]),
+        device(Kind::WbtTimer, &most[..size_of::<WbtTimer>()]),
+        device(Kind::ThrottleExit, &least[..size_of::<ThrottleExit>()]),
+    ]);
+    records
 }
 
 /// A whole recording's entries: each record, and the passes between them.
@@ -201,6 +238,10 @@ mod tests {
             assert!(crate::offcpu::replay(&*bytes, false, &Default::default()).is_ok());
             assert!(crate::syscalls::replay(&*bytes, false, &[]).is_ok());
             assert!(crate::futex::replay(&*bytes, false, &[]).is_ok());
+            let io = crate::io::replay(&*bytes, false, &[]).unwrap();
+            assert!(!io.flows.is_empty() && !io.pauses.is_empty() && !io.syncs.is_empty(), "{io:#?}");
+            let wbt = crate::wbt::replay(&*bytes, false, &[]).unwrap();
+            assert_eq!(wbt.devices.iter().map(|device| device.windows).sum::<u64>(), 1, "{wbt:#?}");
         }
     }
 }

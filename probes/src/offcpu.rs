@@ -6,14 +6,13 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use reports::offcpu::{Cost, OffCpu, SCHEMA};
+use reports::offcpu::{OffCpu, SCHEMA};
 
 use crate::aggregate::{Filter, Tables, Totals};
 use crate::error::{AttachError, FinishError};
 use crate::interval::{Interval, Windows};
 use crate::pipeline::{Analysis, Gathered};
-use crate::proc;
-use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recfile::{self, Needed, ReadError};
 use crate::recording::{self, Facts, Recording, Scope, Start, SwitchRung};
 use crate::symbolize::{Symbolizer, hidden_kernel_symbols};
 use crate::target::Target;
@@ -124,12 +123,6 @@ impl Session {
         Ok(Self { recording, options })
     }
 
-    /// Ways of seeing switches that were tried in vain, each with why.
-    fn refused_rungs(&self) -> Vec<String> {
-        let refused = self.recording.ladder().into_iter().flat_map(|ladder| &ladder.refused);
-        refused.map(ToString::to_string).collect()
-    }
-
     /// When the recording began, in nanoseconds of CLOCK_MONOTONIC.
     pub const fn start_ns(&self) -> u64 {
         self.recording.start_ns()
@@ -189,14 +182,7 @@ impl Session {
     }
 
     fn report(self, mut gathered: Gathered<Sink>, windows: &Windows) -> OffCpu {
-        let cost = self.options.stats.then(|| Cost {
-            attach_ns: self.recording.attach_ns(),
-            peak_resident_bytes: proc::peak_resident_bytes(),
-            records: gathered.received,
-            user_stacks: gathered.user.count() as u64,
-            programs: std::mem::take(&mut gathered.programs),
-            refused: self.refused_rungs(),
-        });
+        let cost = self.recording.cost(&gathered);
         let mut facts = self.recording.facts();
         facts.warnings.extend(hidden_kernel_symbols());
         let symbolizer = Symbolizer::new(std::mem::take(&mut gathered.user));
@@ -211,7 +197,7 @@ impl Session {
 /// [`ReadError`] says what is wrong with the file, and where.
 pub fn replay(file: impl Read, partial: bool, filter: &Filter) -> Result<OffCpu, ReadError> {
     let sink = |_: &Start| Sink::Totals(Totals::new(filter.clone()));
-    let replayed = recfile::replay(file, partial, RecordedCalls::None, sink)?;
+    let replayed = recfile::replay(file, partial, Needed::SWITCHES, sink)?;
     let (facts, gathered, symbolizer, _) = replayed.named();
     let window = Windows::whole(facts.start_ns, gathered.end_ns);
     Ok(report(facts, gathered, &window, filter, symbolizer))

@@ -9,7 +9,7 @@ use std::fmt;
 use probes_common::{
     CALL_LANE, CpuCounters, Dirtied, Dirtier, Loss, SCHED_LANE, ThrottledSince, ThrottledThread,
 };
-use reports::offcpu::ProgramCost;
+use reports::cost::ProgramCost;
 
 use crate::call::{self, CallRecord};
 use crate::decode::{Decoded, Decoder, Event, Record};

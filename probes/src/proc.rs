@@ -108,7 +108,8 @@ pub fn host() -> Host {
     let name = rustix::system::uname();
     let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
     let unix_seconds = clock_gettime(ClockId::Realtime).tv_sec.cast_unsigned();
-    Host { kernel: text(name.release()), machine: text(name.machine()), unix_seconds }
+    let (kernel, machine) = (text(name.release()), text(name.machine()));
+    Host { kernel, machine, unix_seconds, tick_ns: tick_ns() }
 }
 
 /// The CPU time that each thread of `pid` has had, by thread id.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
-use probes_common::{CallFilter, Loss};
+use probes_common::{CallFilter, Loss, Throttle};
+use reports::cost::Cost;
 use reports::process::Process;
 
 use crate::call::SeedCall;
@@ -20,10 +22,12 @@ use crate::load::{Probes, Watch};
 use crate::pipeline::{Analysis, Consumer, Gathered, Opening, Pipeline};
 use crate::proc;
 use crate::recfile::{
-    Counted, Kept, OpeningFacts, SeedCallFact, SeedFact, Tape, Writer, Written, loss_causes,
+    Counted, Kept, OpeningFacts, RecordedDevices, SeedCallFact, SeedFact, Tape, ThrottleFact, Writer,
+    Written, loss_causes,
 };
 use crate::target::{Target, gone_or};
 use crate::unwind::ProcessStacks;
+use crate::wbt;
 
 /// How to record.
 #[derive(Clone, Debug)]
@@ -67,6 +71,8 @@ pub struct Start {
     pub calls: Vec<SeedCall>,
     /// What the events come from, as `kind/name`.
     pub hooks: Vec<String>,
+    /// Where the functions lie that hold writers back; empty where nothing of them is recorded.
+    pub throttles: Vec<(Throttle, Range<u64>)>,
 }
 
 /// What every report begins with.
@@ -76,10 +82,18 @@ pub struct Facts {
     pub processes: Vec<Process>,
     /// When the window opened, in nanoseconds of CLOCK_MONOTONIC.
     pub start_ns: u64,
-    /// Where the switches come from.
+    /// Where the switches come from; empty where there are none.
     pub attach: String,
+    /// What all events come from, as `kind/name`.
+    pub hooks: Vec<String>,
+    /// What the kernel refused of what was asked for, and was done without.
+    pub refused: Vec<Refused>,
+    /// The kernel's tick.
+    pub tick_ns: u64,
     /// What was amiss.
     pub warnings: Vec<String>,
+    /// That the file ends early which it was read from; among the warnings as well.
+    pub cut_off: Option<String>,
 }
 
 /// A recording, which goes on until it is finished or dropped.
@@ -91,6 +105,7 @@ pub struct Recording<A> {
     targets: Vec<Target>,
     start_ns: u64,
     attach_ns: u64,
+    stats: bool,
     warnings: Vec<String>,
     ladder: Option<Ladder>,
     hooks: Vec<String>,
@@ -130,6 +145,8 @@ impl Begun {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
         let plan = &Plan { rung: options.rung, btf: options.btf.clone(), ..plan.clone() };
+        let throttles =
+            if plan.groups.contains(&Group::Wbt) { wbt::throttle_functions() } else { Vec::new() };
         let mut probes = Probes::attach(plan)?;
         let ladder = probes.ladder().cloned();
         let rung = ladder.as_ref().map(|ladder| ladder.rung);
@@ -153,7 +170,7 @@ impl Begun {
         probes.switch().on(options.scope)?;
         let start_ns = proc::monotonic_ns();
         let mut seeds = Vec::new();
-        let mut start = Start { start_ns, calls: Vec::new(), hooks: hooks.clone() };
+        let mut start = Start { start_ns, calls: Vec::new(), hooks: hooks.clone(), throttles };
         let registers = probes.sleepers();
         for pid in &pids {
             let stacks = user.process(*pid);
@@ -171,14 +188,19 @@ impl Begun {
         Ok(Self { begun_ns, ladder, probes, pids, user, opening, start, warnings, hooks, refused })
     }
 
-    fn facts(&self, targets: &[Target], calls: Option<CallFilter>) -> OpeningFacts {
+    fn facts(&self, targets: &[Target], plan: &Plan) -> OpeningFacts {
         let Opening { armed_ns, start_ns, seeds, cpus } = &self.opening;
         OpeningFacts {
             written_by: concat!("forkd-probe ", env!("CARGO_PKG_VERSION")).to_owned(),
             host: proc::host(),
             processes: processes(targets),
             attach: hook(self.ladder.as_ref()),
-            calls: calls.into(),
+            hooks: self.hooks.clone(),
+            refused: self.refused.clone(),
+            switches: plan.groups.contains(&Group::Sched),
+            calls: plan.calls().into(),
+            devices: RecordedDevices::of(&plan.groups),
+            throttles: self.start.throttles.iter().map(ThrottleFact::from).collect(),
             loss_causes: loss_causes(),
             warnings: self.warnings.clone(),
             armed_ns: *armed_ns,
@@ -191,17 +213,13 @@ impl Begun {
 }
 
 impl Recording<()> {
-    /// As [`Recording::attach`], where nothing is to be made of the recording but the file [`Options::keep`].
+    /// As [`Recording::attach_plan`], where nothing is to be made of the recording but the file [`Options::keep`].
     ///
     /// # Errors
     /// As [`Recording::attach`].
-    pub fn record(
-        targets: Vec<Target>,
-        calls: Option<CallFilter>,
-        options: &Options,
-    ) -> Result<Self, AttachError> {
-        let begun = Begun::attach(&targets, &Plan::new(options.ring_bytes, calls), options)?;
-        Self::spawn(begun, targets, calls, options, |_, _| Counted::default())
+    pub fn record(targets: Vec<Target>, plan: &Plan, options: &Options) -> Result<Self, AttachError> {
+        let begun = Begun::attach(&targets, plan, options)?;
+        Self::spawn(begun, targets, plan, options, |_, _| Counted::default())
     }
 }
 
@@ -220,13 +238,10 @@ impl<A: Send + 'static> Recording<A> {
     where
         A: Analysis,
     {
-        let begun = Begun::attach(&targets, &Plan::new(options.ring_bytes, calls), options)?;
-        let analysis = analysis(&begun.start);
-        Self::spawn(begun, targets, calls, options, |opening, _| Pipeline::new(opening, analysis))
+        Self::attach_plan(targets, &Plan::new(options.ring_bytes, calls), options, analysis)
     }
 
-    /// As [`Recording::attach`], with the programs of `plan`, and without [`Options::keep`]: the file has no room
-    /// for what the kernel side counts in maps.
+    /// As [`Recording::attach`], with the programs of `plan`.
     ///
     /// # Errors
     /// As [`Recording::attach`].
@@ -239,22 +254,21 @@ impl<A: Send + 'static> Recording<A> {
     where
         A: Analysis,
     {
-        let options = Options { keep: None, ..options.clone() };
-        let begun = Begun::attach(&targets, plan, &options)?;
+        let begun = Begun::attach(&targets, plan, options)?;
         let analysis = analysis(&begun.start);
-        Self::spawn(begun, targets, None, &options, |opening, _| Pipeline::new(opening, analysis))
+        Self::spawn(begun, targets, plan, options, |opening, _| Pipeline::new(opening, analysis))
     }
 
     fn spawn<C: Consumer<Made = Gathered<A>>>(
         begun: Begun,
         targets: Vec<Target>,
-        calls: Option<CallFilter>,
+        plan: &Plan,
         options: &Options,
         consumer: impl FnOnce(Opening, &Start) -> C + Send + 'static,
     ) -> Result<Self, AttachError> {
         let unwritable = |source| AttachError::System { what: "writing the recording".to_owned(), source };
         let file = options.keep.clone().map(Writer::new).transpose().map_err(unwritable)?;
-        let kept = file.map(|file| (file, begun.facts(&targets, calls)));
+        let kept = file.map(|file| (file, begun.facts(&targets, plan)));
         let Begun { begun_ns, ladder, probes, pids, user, opening, start, warnings, hooks, refused } = begun;
         let start_ns = start.start_ns;
         let reader = spawn(probes, pids, user, move |user| {
@@ -266,6 +280,7 @@ impl<A: Send + 'static> Recording<A> {
             targets,
             start_ns,
             attach_ns,
+            stats: options.stats,
             warnings,
             ladder,
             hooks,
@@ -290,16 +305,6 @@ impl<A: Send + 'static> Recording<A> {
         self.start_ns
     }
 
-    /// What the events come from, as `kind/name`.
-    pub fn hooks(&self) -> &[String] {
-        &self.hooks
-    }
-
-    /// What this kernel refuses of what was asked for and can be done without.
-    pub fn refused(&self) -> &[Refused] {
-        &self.refused
-    }
-
     /// The processes.
     pub fn targets(&self) -> &[Target] {
         &self.targets
@@ -311,13 +316,36 @@ impl<A: Send + 'static> Recording<A> {
             processes: processes(&self.targets),
             start_ns: self.start_ns,
             attach: hook(self.ladder.as_ref()),
+            hooks: self.hooks.clone(),
+            refused: self.refused.clone(),
+            tick_ns: proc::tick_ns(),
             warnings: self.warnings.clone(),
+            cut_off: None,
         }
+    }
+
+    /// What it cost, where [`Options::stats`] asks for that; once it is finished, of what it came to.
+    pub fn cost(&self, gathered: &Gathered<A>) -> Option<Cost> {
+        let refused = self.ladder.iter().flat_map(|ladder| &ladder.refused);
+        self.stats.then(|| Cost {
+            attach_ns: self.attach_ns,
+            peak_resident_bytes: proc::peak_resident_bytes(),
+            records: gathered.received,
+            user_stacks: gathered.user.count() as u64,
+            programs: gathered.programs.clone(),
+            refused: refused.map(ToString::to_string).collect(),
+        })
     }
 
     /// Once it is finished: what became of [`Options::keep`].
     pub const fn written(&self) -> Option<&io::Result<Written>> {
         self.written.as_ref()
+    }
+
+    /// Once it is finished: why [`Options::keep`] holds less than everything, if it does.
+    pub fn not_kept(&self) -> Option<String> {
+        let error = self.written.as_ref()?.as_ref().err()?;
+        Some(format!("the recording was not kept: writing it: {error}"))
     }
 
     /// Ends the recording.
@@ -330,10 +358,9 @@ impl<A: Send + 'static> Recording<A> {
         drop(stop);
         match thread.join() {
             Ok(Ok((gathered, written))) => {
-                if let Some(Err(error)) = &written {
-                    self.warnings.push(format!("the recording was not kept: writing it: {error}"));
-                }
                 self.written = written;
+                let not_kept = self.not_kept();
+                self.warnings.extend(not_kept);
                 Ok(gathered)
             }
             Ok(Err(error)) => Err(FinishError::Drain(error.to_string())),

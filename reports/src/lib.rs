@@ -3,6 +3,7 @@
 //! Nothing here knows how a figure was gathered: this crate depends on no other of the workspace. Every
 //! renderer is pure: a model in, the bytes of a whole file out, the same bytes for the same model.
 
+pub mod cost;
 pub mod doctor;
 pub mod explain;
 mod folded;

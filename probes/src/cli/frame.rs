@@ -85,6 +85,27 @@ impl Bpf {
     pub fn options(&self) -> Options {
         Options { ring_bytes: self.ring_mib << 20, rung: self.attach, ..Options::default() }
     }
+
+    /// The same for `command`, which sees no switches, and refuses to be told how.
+    pub fn options_without_switches(&self, command: &str, hooks: &str) -> anyhow::Result<Options> {
+        match self.attach {
+            None => Ok(self.options()),
+            Some(rung) => Err(BadInput(format!(
+                "--attach {rung} is for switches, and {command} sees none: it sees {hooks} in one way only; leave \
+                 --attach out"
+            ))
+            .into()),
+        }
+    }
+}
+
+/// Whether a report ends with what the recording cost.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
+    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
+    #[arg(long)]
+    pub stats: bool,
 }
 
 /// A power of two that the kernel's 32 bits can hold in bytes.

@@ -2,9 +2,10 @@
 
 use clap::Args;
 use probes::io::Session;
+use probes::recording::Options;
 use reports::io::render;
 
-use super::frame::{Bpf, Frame};
+use super::frame::{Bpf, Frame, Stats};
 
 /// Arguments of `io`.
 #[derive(Debug, Args)]
@@ -13,12 +14,19 @@ pub struct Io {
     frame: Frame,
     #[command(flatten)]
     bpf: Bpf,
+    #[command(flatten)]
+    stats: Stats,
 }
+
+/// What is seen in one way only.
+const HOOKS: &str =
+    "requests, syncs, commits and dirty pages by their tracepoints (tp_btf and raw_tracepoint),";
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Io) -> anyhow::Result<()> {
+    let options = command.bpf.options_without_switches("io", HOOKS)?;
     let (mut stage, targets) = command.frame.open_or_machine()?;
-    let options = command.bpf.options();
+    let options = Options { stats: command.stats.stats, ..options };
     let session = Session::attach(targets, &options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;

@@ -58,7 +58,8 @@ pub enum Command {
     /// System calls by thread: count, errors, and time on a CPU, asleep and queued
     #[command(after_help = EXIT_CODES)]
     Syscalls(syscalls::Syscalls),
-    /// Everything that `offcpu`, `futex` and `syscalls` would see, to a file that another machine can report on
+    /// Everything that `offcpu`, `futex`, `syscalls`, `io` and `wbt` would see, to a file that another machine can
+    /// report on
     #[command(after_help = EXIT_CODES)]
     Record(record::Record),
     /// A report on a file that `record` wrote, here or elsewhere

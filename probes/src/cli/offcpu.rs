@@ -7,7 +7,7 @@ use probes::offcpu::{Options, Session};
 use probes::recording;
 use reports::offcpu::render;
 
-use super::frame::{Bpf, Frame};
+use super::frame::{Bpf, Frame, Stats};
 
 /// Arguments of `offcpu`.
 #[derive(Debug, Args)]
@@ -18,10 +18,8 @@ pub struct Offcpu {
     bpf: Bpf,
     #[command(flatten)]
     selection: Selection,
-    /// Report what the recording itself cost: time to attach, memory, and the kernel's run-time statistics
-    /// of the BPF programs, which slow every BPF program on the host a little while they are counted
-    #[arg(long)]
-    stats: bool,
+    #[command(flatten)]
+    stats: Stats,
 }
 
 /// Which waits are listed.
@@ -77,7 +75,8 @@ pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
     let filter = command.selection.filter(command.frame.tids());
     let recording::Options { ring_bytes, rung, .. } = command.bpf.options();
-    let options = Options { filter, stats: command.stats, ring_bytes, rung, ..Options::default() };
+    let stats = command.stats.stats;
+    let options = Options { filter, stats, ring_bytes, rung, ..Options::default() };
     let session = Session::attach_all(targets, options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish()?;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use probes::recfile::Written;
-use probes::recording::{Options, Recording};
+use probes::AttachError;
+use probes::recfile::{RecordedDevices, Written};
+use probes::recording::{Options, Plan, Recording};
 use probes_common::CallFilter;
 
 use super::BadInput;
@@ -24,6 +25,10 @@ pub struct Record {
     /// System calls that are recorded beside the switches: each costs its thread two records
     #[arg(long, value_enum, default_value_t = Calls::All)]
     calls: Calls,
+    /// Events on the way between processes and disks that are recorded as well. They are the whole machine's, because
+    /// what is ahead of a process's request may be anybody's
+    #[arg(long, value_enum, default_value_t = Devices::All)]
+    devices: Devices,
     /// The file to write, which must not be there yet; what is in it when this is killed can be read
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -50,6 +55,30 @@ impl Calls {
     }
 }
 
+/// Which events of devices are recorded.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Devices {
+    /// None: for reports on threads only
+    None,
+    /// Requests, syncs, commits, searches for blocks, dirty pages: for `report --as io` as well
+    Io,
+    /// Requests, dirty pages and what throttles them: for `wbt` as well
+    Wbt,
+    /// All: for every report
+    All,
+}
+
+impl From<Devices> for RecordedDevices {
+    fn from(devices: Devices) -> Self {
+        match devices {
+            Devices::None => Self::None,
+            Devices::Io => Self::Io,
+            Devices::Wbt => Self::Wbt,
+            Devices::All => Self::All,
+        }
+    }
+}
+
 /// Records, and says what came of it on standard error.
 pub fn run(command: &Record) -> anyhow::Result<()> {
     let file = create(&command.output)?;
@@ -67,8 +96,10 @@ struct Unbegun(anyhow::Error);
 fn record(command: &Record, file: File) -> Result<anyhow::Result<()>, Unbegun> {
     let (mut scene, targets) = command.whom.open().map_err(Unbegun)?;
     let options = Options { keep: Some(Arc::new(file)), ..command.bpf.options() };
-    let mut recording = Recording::record(targets, command.calls.filter(), &options)
-        .map_err(|error| Unbegun(error.into()))?;
+    let plan = Plan::new(options.ring_bytes, command.calls.filter())
+        .with(&RecordedDevices::from(command.devices).groups());
+    let mut recording =
+        Recording::record(targets, &plan, &options).map_err(|error| Unbegun(advised(error)))?;
     let mut finish = || -> anyhow::Result<()> {
         let ending = scene.wait(recording.targets())?;
         let gathered = recording.finish()?;
@@ -81,6 +112,14 @@ fn record(command: &Record, file: File) -> Result<anyhow::Result<()>, Unbegun> {
         Ok(())
     };
     Ok(finish())
+}
+
+/// Says what asks for less, where the kernel lacks something that switches do without.
+fn advised(error: AttachError) -> anyhow::Error {
+    use AttachError::{Btf, NoBtf, Program, Tracepoint};
+    let can_be_less = matches!(error, Btf(_) | NoBtf { .. } | Program { .. } | Tracepoint { .. });
+    let error = anyhow::Error::from(error);
+    if can_be_less { error.context("--calls none and --devices none ask less of the kernel") } else { error }
 }
 
 /// A recording may hold what is wanted later: it is never overwritten.

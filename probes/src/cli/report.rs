@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use probes::recfile::ReadError;
-use probes::{futex, offcpu, syscalls};
+use probes::{futex, io, offcpu, syscalls, wbt};
 
 use super::BadInput;
 use super::frame::Shape;
@@ -43,6 +43,10 @@ enum Kind {
     Futex,
     /// System calls by thread
     Syscalls,
+    /// Block I/O, about the processes that were watched
+    Io,
+    /// Writeback throttling
+    Wbt,
 }
 
 /// Reads the file, and writes the report.
@@ -79,6 +83,14 @@ fn rendered(command: &Report, file: BufReader<File>) -> anyhow::Result<Vec<u8>> 
         Kind::Syscalls => {
             let report = syscalls::replay(file, *partial, tids).map_err(refused)?;
             reports::syscalls::render(&report, shape.format())?
+        }
+        Kind::Io => {
+            let report = io::replay(file, *partial, tids).map_err(refused)?;
+            reports::io::render(&report, shape.format())?
+        }
+        Kind::Wbt => {
+            let report = wbt::replay(file, *partial, tids).map_err(refused)?;
+            reports::wbt::render(&report, shape.format())?
         }
     })
 }

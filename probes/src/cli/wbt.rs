@@ -1,10 +1,11 @@
 //! `forkd-probe wbt`.
 
 use clap::Args;
+use probes::recording::Options;
 use probes::wbt::Session;
 use reports::wbt::render;
 
-use super::frame::{Bpf, Frame};
+use super::frame::{Bpf, Frame, Stats};
 
 /// Arguments of `wbt`.
 #[derive(Debug, Args)]
@@ -13,12 +14,14 @@ pub struct Wbt {
     frame: Frame,
     #[command(flatten)]
     bpf: Bpf,
+    #[command(flatten)]
+    stats: Stats,
 }
 
 /// Records, reports, and writes the report.
 pub fn run(command: &Wbt) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
-    let options = command.bpf.options();
+    let options = Options { stats: command.stats.stats, ..command.bpf.options() };
     let session = Session::attach(targets, &options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish(&command.frame.tids())?;

@@ -29,7 +29,9 @@ impl Dirtiers {
         let mut counted = counted.to_vec();
         counted.sort_by_key(|(key, _)| *key);
         for (Dirtier { inode, device, tgid }, Dirtied { pages, comm }) in counted {
-            *this.bytes.entry((tgid, device)).or_default() += pages * PAGE_BYTES;
+            let bytes = this.bytes.entry((tgid, device)).or_default();
+            // Counts from a file may be anything.
+            *bytes = bytes.saturating_add(pages.saturating_mul(PAGE_BYTES));
             this.comms.entry(tgid).or_insert(Comm::new(comm));
             // The pages of a device itself are metadata: everybody's.
             if inode == 0 {

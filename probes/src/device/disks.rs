@@ -6,15 +6,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
+use serde::{Deserialize, Serialize};
 
 const BLOCK: &str = "/sys/block";
 
-/// The disks that there were at any look.
-#[derive(Clone, Debug, Default)]
+/// The disks that there were at any look, by `major:minor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Disks(BTreeMap<String, Disk>);
 
 /// One disk or partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Its name.
     pub name: String,
@@ -61,6 +63,12 @@ impl Disks {
     /// The name of `major:minor`, or that again.
     pub fn name(&self, device: &str) -> String {
         self.get(device).map_or_else(|| device.to_owned(), |disk| disk.name.clone())
+    }
+}
+
+impl FromIterator<(String, Disk)> for Disks {
+    fn from_iter<I: IntoIterator<Item = (String, Disk)>>(disks: I) -> Self {
+        Self(disks.into_iter().collect())
     }
 }
 

@@ -10,6 +10,6 @@ mod requests;
 
 pub use decode::{DeviceEvent, DeviceRecord, RequestStage, decode, is_device};
 pub use dirtiers::Dirtiers;
-pub use disks::Disks;
+pub use disks::{Disk, Disks};
 pub use name::{device_id, device_of_name};
 pub use requests::{Ahead, Class, Counts, File, Origin, Outcome, Requests, Whole};

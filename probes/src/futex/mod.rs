@@ -23,7 +23,7 @@ use crate::error::{AttachError, FinishError};
 use crate::interval::ThreadNote;
 use crate::offcpu::unpaired;
 use crate::pipeline::Gathered;
-use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recfile::{self, Needed, ReadError, RecordedCalls};
 use crate::recording::{self, Facts, Options, Recording};
 use crate::symbolize::{Places, Symbolizer};
 use crate::target::Target;
@@ -73,9 +73,9 @@ impl Session {
 /// # Errors
 /// [`ReadError`] says what is wrong with the file, and where.
 pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Futex, ReadError> {
-    let replayed = recfile::replay(file, partial, RecordedCalls::Futex, |start| {
-        Words::new(start.start_ns, start.calls.clone())
-    })?;
+    let needed = Needed::calls(RecordedCalls::Futex);
+    let replayed =
+        recfile::replay(file, partial, needed, |start| Words::new(start.start_ns, start.calls.clone()))?;
     let (facts, gathered, names, homes) = replayed.named();
     Ok(report(facts, gathered, tids, names, &homes))
 }
@@ -104,7 +104,7 @@ fn report(
     names: Symbolizer,
     homes: &dyn Homes,
 ) -> Futex {
-    let Facts { processes, start_ns, attach, mut warnings } = facts;
+    let Facts { processes, start_ns, attach, mut warnings, .. } = facts;
     let summed = gathered.analysis.finish(gathered.end_ns);
     warnings.extend(recording::no_room(&gathered.loss));
     warnings.extend(unpaired(&gathered.loss));

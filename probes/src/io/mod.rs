@@ -3,6 +3,8 @@
 mod pairs;
 mod sums;
 
+use std::io::Read;
+
 use probes_common::Loss;
 use reports::io::{Io, SCHEMA};
 
@@ -10,8 +12,9 @@ pub use sums::{Lists, Question, Sums};
 
 use crate::device::{Dirtiers, Disks};
 use crate::error::{AttachError, FinishError};
-use crate::proc;
-use crate::recording::{self, Group, Options, Plan, Recording, Refused, Scope};
+use crate::pipeline::Gathered;
+use crate::recfile::{self, Needed, ReadError, Replayed};
+use crate::recording::{self, Facts, Group, Options, Plan, Recording, Refused, Scope};
 use crate::target::Target;
 
 /// What is recorded.
@@ -51,38 +54,65 @@ impl Session {
     pub fn finish(mut self, tids: &[u32]) -> Result<Io, FinishError> {
         let gathered = self.recording.finish()?;
         self.disks.look();
-        let pids = self.recording.targets().iter().map(Target::pid).collect();
-        let question = Question { pids, tids: tids.to_vec(), tick_ns: proc::tick_ns() };
-        let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
-        let mut lists = gathered.analysis.finish(gathered.end_ns, &dirtiers, &question);
-        for device in &mut lists.devices {
-            if let Some(disk) = self.disks.get(&device.device) {
-                device.name.clone_from(&disk.name);
-                device.backing_file.clone_from(&disk.backing_file);
-                device.backing_device.clone_from(&disk.backing_device);
-            }
-        }
-        let start_ns = self.recording.start_ns();
-        let mut warnings: Vec<String> = recording::no_room(&gathered.loss).into_iter().collect();
-        warnings.extend(uncounted(&gathered.loss));
-        warnings.extend(refused(self.recording.refused()));
-        Ok(Io {
-            schema: SCHEMA.to_owned(),
-            processes: recording::processes(self.recording.targets()),
-            start_ns,
-            window_ns: gathered.end_ns.saturating_sub(start_ns),
-            attach: self.recording.hooks().to_vec(),
-            loss: gathered.loss,
-            warnings,
-            devices: lists.devices,
-            flows: lists.flows,
-            slowest: lists.slowest,
-            syncs: lists.syncs,
-            journals: lists.journals,
-            allocations: lists.allocations,
-            pauses: lists.pauses,
-        })
+        let cost = self.recording.cost(&gathered);
+        let mut report = report(self.recording.facts(), gathered, &self.disks, tids);
+        report.warnings.extend(self.recording.not_kept());
+        Ok(Io { cost, ..report })
     }
+}
+
+/// Reports on a recording in a file, as [`Session::finish`] does on one that has just ended; about the processes that
+/// were watched. Of a file that ends inside a block, what is before it is read where `partial` says so.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with the file, and where.
+pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Io, ReadError> {
+    let replayed = recfile::replay(file, partial, Needed::IO, |start| Sums::new(start.start_ns))?;
+    let Replayed { facts, gathered, disks, .. } = replayed;
+    Ok(report(facts, gathered, &disks, tids))
+}
+
+fn report(facts: Facts, gathered: Gathered<Sums>, disks: &Disks, tids: &[u32]) -> Io {
+    let Facts { processes, start_ns, hooks, refused: refusals, tick_ns, cut_off, .. } = facts;
+    let pids = processes.iter().map(|process| process.pid).collect();
+    let question = Question { pids, tids: tids.to_vec(), tick_ns };
+    let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
+    let mut lists = gathered.analysis.finish(gathered.end_ns, &dirtiers, &question);
+    for device in &mut lists.devices {
+        if let Some(disk) = disks.get(&device.device) {
+            device.name.clone_from(&disk.name);
+            device.backing_file.clone_from(&disk.backing_file);
+            device.backing_device.clone_from(&disk.backing_device);
+        }
+    }
+    let mut warnings: Vec<String> = cut_off.iter().cloned().collect();
+    warnings.extend(cut_off.is_some().then(uncounted_at_all));
+    warnings.extend(recording::no_room(&gathered.loss));
+    warnings.extend(uncounted(&gathered.loss));
+    warnings.extend(refused(&refusals));
+    Io {
+        schema: SCHEMA.to_owned(),
+        processes,
+        start_ns,
+        window_ns: gathered.end_ns.saturating_sub(start_ns),
+        attach: hooks,
+        loss: gathered.loss,
+        warnings,
+        devices: lists.devices,
+        flows: lists.flows,
+        slowest: lists.slowest,
+        syncs: lists.syncs,
+        journals: lists.journals,
+        allocations: lists.allocations,
+        pauses: lists.pauses,
+        cost: None,
+    }
+}
+
+/// What it means that a file ends early: the kernel side counts dirty pages in a map, which is read at the end.
+pub fn uncounted_at_all() -> String {
+    "whose pages became dirty stood at the end of the file: writes are charged to who made the requests"
+        .to_owned()
 }
 
 /// What it means that the dirtied pages of some files were not counted.

@@ -16,7 +16,7 @@ use crate::device::{
 };
 use crate::gaps::Gap;
 use crate::interval::Interval;
-use crate::pipeline::Analysis;
+use crate::pipeline::{Analysis, total};
 
 /// Slow requests that are kept of each origin, device and class, and that a report shows of all.
 const SLOWEST: usize = 10;
@@ -370,7 +370,7 @@ impl Charging<'_> {
             io::Flow { pid, comm: self.comm(pid), device: device_id(device), dirtied_bytes, classes }
         };
         let mut rows: Vec<io::Flow> = rows.into_iter().map(row).collect();
-        rows.sort_by_key(|flow| Reverse(flow.classes.iter().map(time_ns).sum::<u64>()));
+        rows.sort_by_key(|flow| Reverse(total(flow.classes.iter().map(time_ns))));
         rows
     }
 
@@ -447,7 +447,7 @@ impl Charging<'_> {
         let row = |((thread, device), pause): ((ThreadId, String), Pause)| {
             let mut told = Times::default();
             for ticks in &pause.told {
-                told.add(ticks * self.question.tick_ns);
+                told.add(ticks.saturating_mul(self.question.tick_ns));
             }
             let lowest_bytes_per_second = pause.lowest_pages.saturating_mul(PAGE_BYTES);
             let (pid, tid, comm) = (pause.tgid, thread.tid, pause.comm);
@@ -461,7 +461,7 @@ impl Charging<'_> {
 }
 
 const fn time_ns(class: &io::Class) -> u64 {
-    class.held.ns + class.queued.ns + class.device.ns
+    class.held.ns.saturating_add(class.queued.ns).saturating_add(class.device.ns)
 }
 
 fn devices(seen: BTreeMap<u32, (u64, u64)>, mut counts: BTreeMap<u32, Counts>) -> Vec<io::Device> {

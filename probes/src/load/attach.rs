@@ -5,6 +5,7 @@ use std::fs;
 use aya::Ebpf;
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint, TracePoint};
 use probes_common::Throttle;
+use serde::{Deserialize, Serialize};
 
 use super::fields::Constants;
 use super::programs::{Entry, Group, Hook, Need, PAUSES, REQUEST_START, REQUEST_START_WITHOUT_ADDRESS, Rung};
@@ -13,7 +14,7 @@ use super::{Plan, chain};
 use crate::error::AttachError;
 
 /// Something that a recording goes on without.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// What it is called.
     pub name: String,

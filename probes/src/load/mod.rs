@@ -27,7 +27,7 @@ use probes_common::{
     CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThreadEntry, ThrottledSince,
     ThrottledThread, UserRegisters,
 };
-use reports::offcpu::ProgramCost;
+use reports::cost::ProgramCost;
 
 pub use attach::Refused;
 use attach::attach_all;
@@ -77,6 +77,11 @@ impl Plan {
     pub fn with(mut self, groups: &[Group]) -> Self {
         self.groups.extend(groups);
         self
+    }
+
+    /// The system calls that are recorded, where any are.
+    pub fn calls(&self) -> Option<CallFilter> {
+        self.groups.contains(&Group::Calls).then_some(self.call_filter)
     }
 
     /// Whether a recording without this group would be refused.

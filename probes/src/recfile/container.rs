@@ -12,9 +12,9 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use super::error::ReadError;
 
-/// The version that is written, and the last that is read. It grows when a reader of the one before would
-/// misunderstand the file: with the layout of the kernel side's records, for one.
-pub const VERSION: u32 = 1;
+/// The version that is written, and the last that is read; those before are read as well. It grows when a reader of
+/// the one before would misunderstand the file: with the layout of the kernel side's records, for one.
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"forkdrec";
 const FILE_HEAD: usize = 16;
@@ -211,6 +211,15 @@ mod tests {
         let mut later = file(&[]);
         later[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
         assert!(read(&later).unwrap_err().contains(&format!("version {}", VERSION + 1)));
+    }
+
+    #[test]
+    fn earlier_versions_are_read() {
+        for version in 1..=VERSION {
+            let mut earlier = file(&[b"block"]);
+            earlier[8..12].copy_from_slice(&version.to_le_bytes());
+            assert_eq!(read(&earlier).unwrap(), [b"block"]);
+        }
     }
 
     #[test]

@@ -38,14 +38,21 @@ pub enum ReadError {
     Empty(u64),
     /// What a report needs was not recorded.
     #[error(
-        "it was recorded with --calls {recorded}, and this report needs --calls {needed}: record again with that"
+        "it was recorded with {option} {recorded}, and this report needs {option} {needed}: record again with that"
     )]
-    Calls {
+    Lacks {
+        /// The option of `record` that says what is recorded.
+        option: &'static str,
         /// What the recording holds.
         recorded: &'static str,
         /// What the report needs.
         needed: &'static str,
     },
+    /// It holds events of devices alone.
+    #[error(
+        "it holds no switches of threads, and this report is made of them: record again with `forkd-probe record`"
+    )]
+    NoSwitches,
     /// The system refused.
     #[error("reading it: {0}")]
     Io(#[from] io::Error),

@@ -1,19 +1,23 @@
 //! What a recording says once, or seldom.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use probes_common::{COMM_LEN, CallFilter, Loss};
+use probes_common::{COMM_LEN, Dirtied, Dirtier, Loss, Throttle, ThrottledSince, ThrottledThread};
+use reports::cost::ProgramCost;
 use reports::futex::Home;
-use reports::offcpu::ProgramCost;
 use reports::process::Process;
 use serde::{Deserialize, Serialize};
 
+use super::contents::{RecordedCalls, RecordedDevices};
 use crate::call::SeedCall;
 use crate::comm::Comm;
 use crate::decode::UserSide;
+use crate::device::Disks;
 use crate::interval::{Seed, SeedState, Wait};
-use crate::pipeline::Opening;
+use crate::pipeline::{MapsAtEnd, Opening};
+use crate::recording::Refused;
 
 /// One of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,8 @@ pub enum Fact {
     },
     /// Where words that were waited on lie: process, address, home. Later ones count.
     Homes(Vec<(u32, u64, Home)>),
+    /// The disks that have been seen so far, where events of devices are recorded. Later ones count.
+    Disks(Disks),
     /// Comes last.
     Closing(ClosingFacts),
 }
@@ -55,8 +61,23 @@ pub struct OpeningFacts {
     pub processes: Vec<Process>,
     /// The kernel hooks, as `kind/name`, that switches came from.
     pub attach: String,
+    /// Every kernel hook that events came from, as `kind/name`. Since version 2, as what has a default below.
+    #[serde(default)]
+    pub hooks: Vec<String>,
+    /// What the kernel refused of what was asked for.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
+    /// Whether switches of threads were recorded.
+    #[serde(default = "always")]
+    pub switches: bool,
     /// Which system calls were recorded.
     pub calls: RecordedCalls,
+    /// Which events of devices were recorded.
+    #[serde(default)]
+    pub devices: RecordedDevices,
+    /// Where the functions lay that hold writers back.
+    #[serde(default)]
+    pub throttles: Vec<ThrottleFact>,
     /// The causes of loss that were counted, in the order of passes.
     pub loss_causes: Vec<String>,
     /// What was amiss as it began.
@@ -82,18 +103,22 @@ pub struct Host {
     pub machine: String,
     /// When the window opened, in seconds of Unix time.
     pub unix_seconds: u64,
+    /// The kernel's tick.
+    #[serde(default)]
+    pub tick_ns: u64,
 }
 
-/// Which system calls a recording holds beside the switches.
+/// Recordings of version 1 had no choice.
+const fn always() -> bool {
+    true
+}
+
+/// A [`Throttle`]'s function, from its first address to the first behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordedCalls {
-    /// None.
-    None,
-    /// Those of the futex family.
-    Futex,
-    /// All.
-    All,
+pub struct ThrottleFact {
+    throttle: u32,
+    start: u64,
+    end: u64,
 }
 
 /// One executable mapping.
@@ -178,6 +203,18 @@ pub struct ClosingFacts {
     pub programs: Vec<ProgramCost>,
     /// What was amiss as it ended.
     pub warnings: Vec<String>,
+    /// What the kernel side kept beside the records.
+    #[serde(default)]
+    pub maps: MapsFact,
+}
+
+/// See [`MapsAtEnd`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapsFact {
+    /// Inode, device, process, pages, and the name of who dirtied the first.
+    dirtied: Vec<(u64, u32, u32, u64, [u8; COMM_LEN])>,
+    /// Thread, throttle, since when, and the disk.
+    throttled: Vec<(u32, u32, u64, u32)>,
 }
 
 impl OpeningFacts {
@@ -196,6 +233,15 @@ impl OpeningFacts {
         self.seed_calls.iter().map(SeedCall::from).collect()
     }
 
+    /// Where the functions lay that hold writers back.
+    pub fn throttles(&self) -> Vec<(Throttle, Range<u64>)> {
+        let throttle = |fact: &ThrottleFact| {
+            let known = Throttle::ALL.get(fact.throttle as usize)?;
+            Some((*known, fact.start..fact.end))
+        };
+        self.throttles.iter().filter_map(throttle).collect()
+    }
+
     /// Whether its causes of loss are those that are known here.
     pub fn has_known_causes(&self) -> bool {
         let known = Loss::ALL.iter().map(|cause| cause.name());
@@ -203,23 +249,37 @@ impl OpeningFacts {
     }
 }
 
-impl RecordedCalls {
-    /// As `--calls` spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Futex => "futex",
-            Self::All => "all",
+impl From<&(Throttle, Range<u64>)> for ThrottleFact {
+    fn from((throttle, addresses): &(Throttle, Range<u64>)) -> Self {
+        Self { throttle: *throttle as u32, start: addresses.start, end: addresses.end }
+    }
+}
+
+impl From<&MapsAtEnd> for MapsFact {
+    fn from(maps: &MapsAtEnd) -> Self {
+        let dirtied = |(Dirtier { inode, device, tgid }, Dirtied { pages, comm }): &(Dirtier, Dirtied)| {
+            (*inode, *device, *tgid, *pages, *comm)
+        };
+        let throttled = |(thread, since): &(ThrottledThread, ThrottledSince)| {
+            (thread.tid, thread.throttle, since.entered_ns, since.device)
+        };
+        Self {
+            dirtied: maps.dirtied.iter().map(dirtied).collect(),
+            throttled: maps.throttled.iter().map(throttled).collect(),
         }
     }
 }
 
-impl From<Option<CallFilter>> for RecordedCalls {
-    fn from(filter: Option<CallFilter>) -> Self {
-        match filter {
-            None => Self::None,
-            Some(CallFilter::Futex) => Self::Futex,
-            Some(CallFilter::All) => Self::All,
+impl From<MapsFact> for MapsAtEnd {
+    fn from(fact: MapsFact) -> Self {
+        let dirtied =
+            |(inode, device, tgid, pages, comm)| (Dirtier { inode, device, tgid }, Dirtied { pages, comm });
+        let throttled = |(tid, throttle, entered_ns, device)| {
+            (ThrottledThread { tid, throttle }, ThrottledSince { entered_ns, device, reserved: 0 })
+        };
+        Self {
+            dirtied: fact.dirtied.into_iter().map(dirtied).collect(),
+            throttled: fact.throttled.into_iter().map(throttled).collect(),
         }
     }
 }
@@ -293,5 +353,42 @@ impl From<&SeedCallFact> for SeedCall {
     fn from(fact: &SeedCallFact) -> Self {
         let SeedCallFact { tgid, tid, taken_ns, number, arguments } = *fact;
         Self { tgid, tid, taken_ns, number, arguments }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn facts_of_version_1_are_those_of_a_recording_of_switches_without_devices() {
+        let facts = OpeningFacts {
+            host: Host::default(),
+            devices: RecordedDevices::None,
+            hooks: Vec::new(),
+            throttles: Vec::new(),
+            ..OpeningFacts::empty(RecordedCalls::All, 1_000, 2)
+        };
+        let mut json = serde_json::to_value(&facts).unwrap();
+        for since_then in ["hooks", "refused", "switches", "devices", "throttles"] {
+            json.as_object_mut().unwrap().remove(since_then).unwrap();
+        }
+        json["host"].as_object_mut().unwrap().remove("tick_ns").unwrap();
+        assert_eq!(serde_json::from_value::<OpeningFacts>(json).unwrap(), facts);
+    }
+
+    proptest! {
+        #[test]
+        fn maps_come_back(
+            dirtied in prop::collection::vec(any::<(u64, u32, u32, u64, [u8; COMM_LEN])>(), 0..9),
+            throttled in prop::collection::vec(any::<(u32, u32, u64, u32)>(), 0..9),
+        ) {
+            let fact = MapsFact { dirtied, throttled };
+            let json = serde_json::to_vec(&fact).unwrap();
+            let maps = MapsAtEnd::from(serde_json::from_slice::<MapsFact>(&json).unwrap());
+            prop_assert_eq!(MapsFact::from(&maps), fact);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! process's memory. Names are looked up there as well.
 
 mod container;
+mod contents;
 mod entry;
 mod error;
 mod facts;
@@ -16,8 +17,9 @@ mod seen;
 mod tape;
 
 pub use container::{VERSION, Writer};
+pub use contents::{Needed, RecordedCalls, RecordedDevices};
 pub use error::ReadError;
-pub use facts::{Host, OpeningFacts, RecordedCalls, SeedCallFact, SeedFact};
+pub use facts::{Host, OpeningFacts, SeedCallFact, SeedFact, ThrottleFact};
 pub use replay::{Homes, Replayed, read, replay};
 #[cfg(test)]
 pub use sample::{sample_entries, sealed};

@@ -6,11 +6,13 @@ use std::io::Read;
 use reports::futex::Home;
 
 use super::container::Reader;
+use super::contents::Needed;
 use super::entry::{Entries, Entry};
 use super::error::ReadError;
-use super::facts::{ClosingFacts, Fact, Module, OpeningFacts, RecordedCalls, UserName};
+use super::facts::{ClosingFacts, Fact, Module, OpeningFacts, UserName};
+use crate::device::Disks;
 use crate::images::{Mapping, Place};
-use crate::pipeline::{Analysis, Consumer, Ending, Gathered, MapsAtEnd, Pass, Pipeline};
+use crate::pipeline::{Analysis, Consumer, Ending, Gathered, Pass, Pipeline};
 use crate::recording::{Facts, Start};
 use crate::symbolize::{Known, Symbolizer};
 use crate::unwind::ProcessStacks;
@@ -32,12 +34,14 @@ pub struct Replayed<A> {
     pub known: Known,
     /// Where the words lie that threads waited on.
     pub homes: Homes,
+    /// The disks that there were.
+    pub disks: Disks,
 }
 
 impl<A> Replayed<A> {
     /// The stacks' names, and the rest.
     pub fn named(self) -> (Facts, Gathered<A>, Symbolizer, Homes) {
-        let Self { facts, mut gathered, known, homes } = self;
+        let Self { facts, mut gathered, known, homes, .. } = self;
         let symbolizer = Symbolizer::recorded(std::mem::take(&mut gathered.user), known);
         (facts, gathered, symbolizer, homes)
     }
@@ -60,15 +64,15 @@ pub fn read(file: impl Read) -> Result<OpeningFacts, ReadError> {
     }
 }
 
-/// Plays a recording to the analysis that `analysis` makes, if it holds the calls that are needed. Of a file
-/// that ends inside a block, what is before it is read where `partial` says so.
+/// Plays a recording to the analysis that `analysis` makes, if it holds what is needed. Of a file that ends inside
+/// a block, what is before it is read where `partial` says so.
 ///
 /// # Errors
 /// [`ReadError`] says what is wrong with the file, and where.
 pub fn replay<A: Analysis>(
     file: impl Read,
     partial: bool,
-    needed: RecordedCalls,
+    needed: Needed,
     analysis: impl FnOnce(&Start) -> A,
 ) -> Result<Replayed<A>, ReadError> {
     let mut reader = Reader::new(file)?;
@@ -98,7 +102,7 @@ pub fn replay<A: Analysis>(
 fn begin<A: Analysis>(
     entry: Entry<'_>,
     offset: u64,
-    needed: RecordedCalls,
+    needed: Needed,
     analysis: impl FnOnce(&Start) -> A,
 ) -> Result<Player<A>, ReadError> {
     let damaged = |what| ReadError::Damaged { offset, what };
@@ -109,16 +113,20 @@ fn begin<A: Analysis>(
         return Err(damaged("it does not begin with how the recording began"));
     };
     let facts = checked(*facts).map_err(damaged)?;
-    if !facts.calls.holds(needed) {
-        return Err(ReadError::Calls { recorded: facts.calls.name(), needed: needed.name() });
-    }
-    let start = Start { start_ns: facts.start_ns, calls: facts.seed_calls(), hooks: Vec::new() };
+    needed.check(&facts)?;
+    let start = Start {
+        start_ns: facts.start_ns,
+        calls: facts.seed_calls(),
+        hooks: facts.hooks.clone(),
+        throttles: facts.throttles(),
+    };
     Ok(Player {
         pipeline: Pipeline::new(facts.opening(), analysis(&start)),
         facts,
         user: ProcessStacks::default(),
         known: Known::default(),
         homes: Homes::new(),
+        disks: Disks::default(),
         last_pass: None,
         closing: None,
     })
@@ -144,6 +152,7 @@ struct Player<A> {
     user: ProcessStacks,
     known: Known,
     homes: Homes,
+    disks: Disks,
     last_pass: Option<Pass>,
     closing: Option<ClosingFacts>,
 }
@@ -192,22 +201,22 @@ impl<A: Analysis> Player<A> {
             Fact::Homes(homes) => {
                 self.homes.extend(homes.into_iter().map(|(pid, address, home)| ((pid, address), home)));
             }
+            Fact::Disks(disks) => self.disks = disks,
             Fact::Closing(closing) => self.closing = Some(closing),
         }
         Ok(())
     }
 
     fn finish(self) -> Replayed<A> {
-        let Self { facts, pipeline, user, known, homes, last_pass, closing } = self;
-        let OpeningFacts { processes, attach, start_ns, mut warnings, .. } = facts;
+        let Self { facts, pipeline, user, known, homes, disks, last_pass, closing } = self;
+        let OpeningFacts { processes, attach, start_ns, mut warnings, hooks, refused, host, .. } = facts;
         let was_cut = closing.is_none();
         // Everything from before the last pass began is in the file.
         let last_ns = last_pass.as_ref().map_or(start_ns, |pass| pass.begun_ns);
         let closing = closing.unwrap_or_else(|| ClosingFacts { end_ns: last_ns, ..ClosingFacts::default() });
         let end_ns = closing.end_ns.max(start_ns);
-        if was_cut {
-            warnings.push(cut_off(end_ns - start_ns));
-        }
+        let cut_off = was_cut.then(|| cut_off(end_ns - start_ns));
+        warnings.extend(cut_off.clone());
         warnings.extend(closing.warnings);
         let ending = Ending {
             end_ns,
@@ -216,17 +225,12 @@ impl<A: Analysis> Player<A> {
             recursion_misses: closing.recursion_misses,
             unkept: closing.unkept,
             programs: closing.programs,
-            maps: MapsAtEnd::default(),
+            maps: closing.maps.into(),
         };
         let gathered = pipeline.finish(ending, user);
-        Replayed { facts: Facts { processes, start_ns, attach, warnings }, gathered, known, homes }
-    }
-}
-
-impl RecordedCalls {
-    /// Whether a recording of these calls serves a report that needs those.
-    fn holds(self, needed: Self) -> bool {
-        needed == Self::None || self == Self::All || self == needed
+        let tick_ns = host.tick_ns;
+        let facts = Facts { processes, start_ns, attach, hooks, refused, tick_ns, warnings, cut_off };
+        Replayed { facts, gathered, known, homes, disks }
     }
 }
 

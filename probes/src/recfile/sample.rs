@@ -2,25 +2,32 @@
 
 use std::io;
 
-use probes_common::{CpuCounters, LANES, Loss};
+use probes_common::{CpuCounters, Dirtied, Dirtier, LANES, Loss, Throttle, ThrottledSince, ThrottledThread};
 use reports::futex::Home;
 
 use super::container::Writer;
+use super::contents::{RecordedCalls, RecordedDevices};
 use super::entry;
-use super::facts::{ClosingFacts, Fact, Host, Module, OpeningFacts, RecordedCalls, UserName};
+use super::facts::{ClosingFacts, Fact, Host, MapsFact, Module, OpeningFacts, ThrottleFact, UserName};
+use crate::device::{Disk, Disks};
 use crate::images::Place;
-use crate::pipeline::Pass;
+use crate::pipeline::{MapsAtEnd, Pass};
 use crate::unwind::UserFrames;
 
 impl OpeningFacts {
-    /// Of a recording that begins with nothing.
+    /// Of a recording of everything that begins with nothing.
     pub fn empty(calls: RecordedCalls, start_ns: u64, cpus: u32) -> Self {
         Self {
             written_by: "a test".to_owned(),
-            host: Host::default(),
+            host: Host { tick_ns: 4_000_000, ..Host::default() },
             processes: Vec::new(),
             attach: "none".to_owned(),
+            hooks: vec!["fexit/wbt_wait".to_owned()],
+            refused: Vec::new(),
+            switches: true,
             calls,
+            devices: RecordedDevices::All,
+            throttles: vec![ThrottleFact::from(&(Throttle::Wbt, 1..99))],
             loss_causes: Loss::ALL.iter().map(|cause| cause.name().to_owned()).collect(),
             warnings: Vec::new(),
             armed_ns: start_ns,
@@ -57,6 +64,7 @@ pub fn sample_entries(records: &[Vec<u8>]) -> Vec<u8> {
         Fact::Modules { pid: 7, added, current: vec![0] },
         Fact::Names { kernel: vec![(9, "schedule".to_owned())], user: vec![name], devices: vec![(24, None)] },
         Fact::Homes(vec![(7, 0x2000, Home::Heap)]),
+        Fact::Disks(disks()),
     ];
     for fact in &facts {
         let _ = entry::put_fact(&mut bytes, fact);
@@ -72,7 +80,28 @@ pub fn sample_entries(records: &[Vec<u8>]) -> Vec<u8> {
     let most = CpuCounters { attempted: u64::MAX, lost: [u64::MAX; Loss::ALL.len()] };
     let counters = vec![most; 2 * LANES as usize];
     entry::put_pass(&mut bytes, &Pass { begun_ns: 9_000, ended_ns: 9_010, counters });
-    let closing = Fact::Closing(ClosingFacts { end_ns: 10_000, ..ClosingFacts::default() });
-    let _ = entry::put_fact(&mut bytes, &closing);
+    let closing = ClosingFacts { end_ns: 10_000, maps: MapsFact::from(&maps()), ..ClosingFacts::default() };
+    let _ = entry::put_fact(&mut bytes, &Fact::Closing(closing));
     bytes
+}
+
+fn disks() -> Disks {
+    let disk = Disk {
+        name: "loop0".to_owned(),
+        backing_file: Some("/var/image".to_owned()),
+        backing_device: Some("8:1".to_owned()),
+        wbt_target_us: Some(u64::MAX),
+    };
+    Disks::from_iter([("7:0".to_owned(), disk)])
+}
+
+/// As many pages as can be counted, and a thread that is held back.
+fn maps() -> MapsAtEnd {
+    let dirtied = [3, 4].map(|inode| {
+        let dirtier = Dirtier { inode, device: 1, tgid: 7 };
+        (dirtier, Dirtied { pages: u64::MAX, comm: [b'w'; _] })
+    });
+    let held_back = ThrottledThread { tid: 8, throttle: Throttle::Wbt as u32 };
+    let since = ThrottledSince { entered_ns: 1_500, device: 7 << 20, reserved: 0 };
+    MapsAtEnd { dirtied: dirtied.to_vec(), throttled: vec![(held_back, since)] }
 }

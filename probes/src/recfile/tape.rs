@@ -9,10 +9,12 @@ use probes_common::{Kind, Loss, UserRegisters, UserStack};
 use reports::futex::Home;
 
 use super::container::Writer;
+use super::contents::RecordedDevices;
 use super::entry;
-use super::facts::{ClosingFacts, Fact, Module, OpeningFacts, UserName};
+use super::facts::{ClosingFacts, Fact, MapsFact, Module, OpeningFacts, UserName};
 use super::seen::Seen;
 use crate::decode::{self, UserSide};
+use crate::device::Disks;
 use crate::images::Images;
 use crate::pipeline::{Consumer, Ending, Gathered, Pass, losses, total};
 use crate::symbolize::{Namer, Places, build_id, hidden_kernel_symbols};
@@ -46,6 +48,8 @@ pub struct Tape {
     places: BTreeMap<u32, Places>,
     /// By process: how many of its mappings are in the file, and which were current.
     modules: BTreeMap<u32, (usize, Vec<u32>)>,
+    /// `None` where no events of devices are recorded.
+    disks: Option<Disks>,
 }
 
 impl Tape {
@@ -65,6 +69,7 @@ impl Tape {
             namer,
             places: user.pids().map(|pid| (pid, Places::of(pid))).collect(),
             modules: BTreeMap::new(),
+            disks: (facts.devices != RecordedDevices::None).then(Disks::default),
         };
         for seed in &facts.opening().seeds {
             if let Some(side) = seed.user {
@@ -77,6 +82,7 @@ impl Tape {
         let stacks = std::mem::take(&mut tape.plain);
         tape.fact(&Fact::Opening(Box::new(facts)));
         tape.modules(user);
+        tape.disks();
         tape.plain.extend(stacks);
         tape.flush();
         tape
@@ -124,6 +130,14 @@ impl Tape {
             let current = current.clone();
             self.fact(&Fact::Modules { pid, added, current });
         }
+    }
+
+    /// What disks there are, and were.
+    fn disks(&mut self) {
+        let Some(disks) = &mut self.disks else { return };
+        disks.look();
+        let fact = Fact::Disks(disks.clone());
+        self.fact(&fact);
     }
 
     /// Names what has occurred since they were written last.
@@ -193,6 +207,7 @@ impl Tape {
         self.names(user);
         let words = self.seen.all_words();
         self.homes(&words);
+        self.disks();
         self.fact(&Fact::Closing(ClosingFacts {
             end_ns: ending.end_ns,
             ran_ns: ending.ran_ns.iter().map(|(tid, ran_ns)| (*tid, *ran_ns)).collect(),
@@ -200,6 +215,7 @@ impl Tape {
             unkept: ending.unkept,
             programs: ending.programs.clone(),
             warnings: hidden_kernel_symbols().into_iter().collect(),
+            maps: MapsFact::from(&ending.maps),
         }));
         self.flush();
         match self.failed {
@@ -318,8 +334,10 @@ mod tests {
     /// A file is read by its version: with another layout of the records it is another version.
     #[test]
     fn the_version_grows_with_the_layout_of_the_records() {
+        use probes_common::{Allocation, Bio, Commit, DirtyPause, Request, Sync, ThrottleExit};
         use probes_common::{CallEnter, CallExit, Head, SwitchOut, Waking};
-        let sizes = [
+        use probes_common::{WbtLatency, WbtStat, WbtStep, WbtTimer};
+        let of_threads = [
             size_of::<Head>(),
             size_of::<SwitchOut>(),
             size_of::<Waking>(),
@@ -327,6 +345,21 @@ mod tests {
             size_of::<CallEnter>(),
             size_of::<CallExit>(),
         ];
-        assert_eq!((super::super::VERSION, sizes), (1, [40, 40, 32, 80, 72, 16]));
+        let of_devices = [
+            size_of::<Request>(),
+            size_of::<Bio>(),
+            size_of::<Commit>(),
+            size_of::<Sync>(),
+            size_of::<Allocation>(),
+            size_of::<DirtyPause>(),
+            size_of::<WbtStat>(),
+            size_of::<WbtLatency>(),
+            size_of::<WbtStep>(),
+            size_of::<WbtTimer>(),
+            size_of::<ThrottleExit>(),
+        ];
+        assert_eq!(super::super::VERSION, 2);
+        assert_eq!(of_threads, [40, 40, 32, 80, 72, 16]);
+        assert_eq!(of_devices, [72, 40, 16, 32, 40, 72, 96, 40, 72, 48, 32]);
     }
 }

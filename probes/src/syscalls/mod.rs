@@ -12,7 +12,7 @@ pub use sums::{Sums, name};
 use crate::error::{AttachError, FinishError};
 use crate::offcpu::unpaired;
 use crate::pipeline::Gathered;
-use crate::recfile::{self, ReadError, RecordedCalls};
+use crate::recfile::{self, Needed, ReadError, RecordedCalls};
 use crate::recording::{self, Facts, Options, Recording};
 use crate::target::Target;
 
@@ -55,14 +55,14 @@ impl Session {
 /// # Errors
 /// [`ReadError`] says what is wrong with the file, and where.
 pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Syscalls, ReadError> {
-    let replayed = recfile::replay(file, partial, RecordedCalls::All, |start| {
-        Sums::new(start.start_ns, start.calls.clone())
-    })?;
+    let needed = Needed::calls(RecordedCalls::All);
+    let replayed =
+        recfile::replay(file, partial, needed, |start| Sums::new(start.start_ns, start.calls.clone()))?;
     Ok(report(replayed.facts, replayed.gathered, tids))
 }
 
 fn report(facts: Facts, gathered: Gathered<Sums>, tids: &[u32]) -> Syscalls {
-    let Facts { processes, start_ns, attach, mut warnings } = facts;
+    let Facts { processes, start_ns, attach, mut warnings, .. } = facts;
     warnings.extend(recording::no_room(&gathered.loss));
     warnings.extend(unpaired(&gathered.loss));
     Syscalls {

@@ -74,7 +74,7 @@ fn add(sum: &mut Latency, measured: &Measured) {
     }
     sum.min_ns = if sum.samples == 0 { measured.min_ns } else { sum.min_ns.min(measured.min_ns) };
     sum.max_ns = sum.max_ns.max(measured.max_ns);
-    sum.samples += measured.samples;
+    sum.samples = sum.samples.saturating_add(measured.samples);
     sum.sum_ns = sum.sum_ns.saturating_add(measured.mean_ns.saturating_mul(measured.samples));
 }
 

@@ -5,6 +5,8 @@ mod waits;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::ops::Range;
 
 use probes_common::Throttle;
 use reports::io::Flow;
@@ -19,9 +21,10 @@ use crate::device::{DeviceEvent, DeviceRecord, Dirtiers, Disks, RequestStage, de
 use crate::error::{AttachError, FinishError};
 use crate::gaps::Gap;
 use crate::interval::{Interval, KernelStack, ThreadNote};
-use crate::io::{Question, Sums, refused, uncounted};
-use crate::pipeline::Analysis;
-use crate::recording::{self, Group, Options, Plan, Recording, Refused, Rung};
+use crate::io::{Question, Sums, refused, uncounted, uncounted_at_all};
+use crate::pipeline::{Analysis, Gathered};
+use crate::recfile::{self, Needed, ReadError};
+use crate::recording::{self, Facts, Group, Options, Plan, Recording, Refused, Rung, Start};
 use crate::symbolize::{Symbolizer, function_ranges, hidden_kernel_symbols};
 use crate::target::Target;
 
@@ -64,6 +67,17 @@ impl Analysis for Throttling {
     }
 }
 
+impl Throttling {
+    fn new(start: &Start) -> Self {
+        let is_probed = start.hooks.iter().any(|hook| is_probe(hook));
+        Self {
+            waiting: Waiting::new(start.start_ns, Frames(start.throttles.clone()), is_probed),
+            devices: Devices::default(),
+            sums: Sums::new(start.start_ns),
+        }
+    }
+}
+
 /// A recording, which goes on until it is finished or dropped.
 #[derive(Debug)]
 pub struct Session {
@@ -80,13 +94,8 @@ impl Session {
     pub fn attach(targets: Vec<Target>, options: &Options) -> Result<Self, AttachError> {
         let mut disks = Disks::default();
         disks.look();
-        let frames = frames();
         let plan = Plan::new(options.ring_bytes, None).with(&GROUPS);
-        let recording = Recording::attach_plan(targets, &plan, options, |start| Throttling {
-            waiting: Waiting::new(start.start_ns, frames, start.hooks.iter().any(|hook| is_probe(hook))),
-            devices: Devices::default(),
-            sums: Sums::new(start.start_ns),
-        })?;
+        let recording = Recording::attach_plan(targets, &plan, options, Throttling::new)?;
         Ok(Self { recording, disks })
     }
 
@@ -100,79 +109,108 @@ impl Session {
     /// # Errors
     /// [`FinishError::Drain`] where the recording had ended by itself.
     pub fn finish(mut self, tids: &[u32]) -> Result<Wbt, FinishError> {
-        let gathered = self.recording.finish()?;
+        let mut gathered = self.recording.finish()?;
         self.disks.look();
-        let Throttling { waiting, devices, sums } = gathered.analysis;
-        let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
-        let everybody = Question::default();
-        let flows = sums.finish(gathered.end_ns, &dirtiers, &everybody).flows;
-        let rows = waiting.finish(gathered.end_ns, &gathered.maps.throttled);
-        let waits = Naming::new(&gathered.notes, Symbolizer::new(gathered.user)).waits(rows, tids);
-        let waited_for = waits.iter().filter_map(|waits| waits.device.clone());
-        let devices = self.name(devices.finish(waited_for));
-        Ok(Wbt {
-            schema: SCHEMA.to_owned(),
-            processes: recording::processes(self.recording.targets()),
-            window_ns: gathered.end_ns.saturating_sub(self.recording.start_ns()),
-            rung: rung(self.recording.hooks()),
-            attach: self.recording.hooks().to_vec(),
-            warnings: self.warnings(&gathered.loss),
-            loss: gathered.loss,
-            writers: writers(flows, &devices),
-            waits,
-            devices,
-        })
-    }
-
-    fn name(&self, devices: Vec<wbt::Device>) -> Vec<wbt::Device> {
-        let named = |device: wbt::Device| {
-            let disk = self.disks.get(&device.device);
-            wbt::Device {
-                name: self.disks.name(&device.device),
-                target_ns: disk.and_then(|disk| disk.wbt_target_us).map(|us| us * 1_000),
-                ..device
-            }
-        };
-        devices.into_iter().map(named).collect()
-    }
-
-    fn warnings(&self, loss: &BTreeMap<String, u64>) -> Vec<String> {
-        let (of_rungs, others): (Vec<Refused>, Vec<Refused>) =
-            self.recording.refused().iter().cloned().partition(|one| is_probe(&one.name));
-        let mut warnings = self.recording.facts().warnings;
-        if let Some(first) = of_rungs.first() {
-            warnings.push(format!(
-                "this kernel lets none of its functions be probed ({}): waits are found by the stacks of threads \
-                 that sleep, and their devices by the requests that follow",
-                first.reason
-            ));
-            warnings.extend(hidden_kernel_symbols());
-        }
-        warnings.extend(recording::no_room(loss));
-        warnings.extend(uncounted(loss));
-        warnings.extend(refused(&others));
-        warnings
+        let cost = self.recording.cost(&gathered);
+        let mut facts = self.recording.facts();
+        facts.warnings.extend(hidden_kernel_symbols());
+        let names = Symbolizer::new(std::mem::take(&mut gathered.user));
+        Ok(Wbt { cost, ..report(facts, gathered, names, &self.disks, tids) })
     }
 }
 
+/// Reports on a recording in a file, as [`Session::finish`] does on one that has just ended. Of a file that ends
+/// inside a block, what is before it is read where `partial` says so.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with the file, and where.
+pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Wbt, ReadError> {
+    let mut replayed = recfile::replay(file, partial, Needed::WBT, Throttling::new)?;
+    let disks = std::mem::take(&mut replayed.disks);
+    let (facts, gathered, names, _) = replayed.named();
+    Ok(report(facts, gathered, names, &disks, tids))
+}
+
+fn report(
+    facts: Facts,
+    gathered: Gathered<Throttling>,
+    names: Symbolizer,
+    disks: &Disks,
+    tids: &[u32],
+) -> Wbt {
+    let warnings = warnings(&facts, &gathered.loss);
+    let Facts { processes, start_ns, attach, hooks, .. } = facts;
+    let Throttling { waiting, devices, sums } = gathered.analysis;
+    let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
+    let everybody = Question::default();
+    let flows = sums.finish(gathered.end_ns, &dirtiers, &everybody).flows;
+    let rows = waiting.finish(gathered.end_ns, &gathered.maps.throttled);
+    let waits = Naming::new(&gathered.notes, names).waits(rows, tids);
+    let waited_for = waits.iter().filter_map(|waits| waits.device.clone());
+    let devices = with_names(devices.finish(waited_for), disks);
+    Wbt {
+        schema: SCHEMA.to_owned(),
+        processes,
+        window_ns: gathered.end_ns.saturating_sub(start_ns),
+        rung: rung(&hooks, &attach),
+        attach: hooks,
+        warnings,
+        loss: gathered.loss,
+        writers: writers(flows, &devices),
+        waits,
+        devices,
+        cost: None,
+    }
+}
+
+fn with_names(devices: Vec<wbt::Device>, disks: &Disks) -> Vec<wbt::Device> {
+    let named = |device: wbt::Device| {
+        let target_us = disks.get(&device.device).and_then(|disk| disk.wbt_target_us);
+        wbt::Device {
+            name: disks.name(&device.device),
+            target_ns: target_us.map(|us| us.saturating_mul(1_000)),
+            ..device
+        }
+    };
+    devices.into_iter().map(named).collect()
+}
+
+fn warnings(facts: &Facts, loss: &BTreeMap<String, u64>) -> Vec<String> {
+    let (of_rungs, others): (Vec<Refused>, Vec<Refused>) =
+        facts.refused.iter().cloned().partition(|one| is_probe(&one.name));
+    let mut warnings = facts.warnings.clone();
+    if let Some(first) = of_rungs.first() {
+        warnings.push(format!(
+            "this kernel lets none of its functions be probed ({}): waits are found by the stacks of threads that \
+             sleep, and their devices by the requests that follow",
+            first.reason
+        ));
+    }
+    warnings.extend(facts.cut_off.is_some().then(uncounted_at_all));
+    warnings.extend(recording::no_room(loss));
+    warnings.extend(uncounted(loss));
+    warnings.extend(refused(&others));
+    warnings
+}
+
 /// Where the throttle's functions lie in the running kernel.
-fn frames() -> Frames {
-    Frames(function_ranges(&|symbol| {
+pub(crate) fn throttle_functions() -> Vec<(Throttle, Range<u64>)> {
+    function_ranges(&|symbol| {
         Throttle::ALL.into_iter().find(|throttle| is_function(symbol, throttle.function()))
-    }))
+    })
 }
 
 fn is_probe(hook: &str) -> bool {
     Throttle::ALL.iter().any(|throttle| hook.ends_with(&format!("/{}", throttle.function())))
 }
 
-/// How waits are seen.
-fn rung(hooks: &[String]) -> String {
+/// How waits are seen; `attach` is how switches are.
+fn rung(hooks: &[String], attach: &str) -> String {
     let probes: Vec<&str> = hooks.iter().map(String::as_str).filter(|hook| is_probe(hook)).collect();
     match probes.first() {
         Some(probe) if probe.starts_with("kprobe/") => "kprobe/wbt_wait and its return".to_owned(),
         Some(_) => "fentry/wbt_wait and fexit/wbt_wait".to_owned(),
-        None => "the stacks of sleeping threads (tp_btf/sched_switch)".to_owned(),
+        None => format!("the stacks of sleeping threads ({attach})"),
     }
 }
 
@@ -243,7 +281,8 @@ impl Naming {
             };
             let user = place.user.map(|user| self.names.user(pid, &user)).unwrap_or_default();
             let UserNames { frames, truncated } = user;
-            *named.entry((kernel, frames, truncated)).or_default() += ns;
+            let at = named.entry((kernel, frames, truncated)).or_default();
+            *at = at.saturating_add(ns);
         }
         let stack = |((kernel, user, user_truncated), ns)| wbt::Stack { ns, kernel, user, user_truncated };
         let mut stacks: Vec<wbt::Stack> = named.into_iter().map(stack).collect();

@@ -106,9 +106,9 @@ impl Waiting {
             places: Vec::new(),
         });
         let length_ns = interval.length_ns();
-        pending.off_ns += length_ns;
+        pending.off_ns = pending.off_ns.saturating_add(length_ns);
         if off.wait.is_runnable() {
-            pending.run_queue_ns += length_ns;
+            pending.run_queue_ns = pending.run_queue_ns.saturating_add(length_ns);
         }
         pending.places.push((Place { kernel: off.stack.clone(), user: off.user }, length_ns));
     }
@@ -167,10 +167,11 @@ impl Waiting {
         let window_start_ns = self.window_start_ns;
         let row = self.row(thread, device);
         row.times.add(span.map_or(pending.off_ns, |(start_ns, end_ns)| end_ns.saturating_sub(start_ns)));
-        row.run_queue_ns += pending.run_queue_ns;
+        row.run_queue_ns = row.run_queue_ns.saturating_add(pending.run_queue_ns);
         row.in_flight_at_start += u64::from(pending.start_ns <= window_start_ns);
         for (place, ns) in pending.places {
-            *row.places.entry(place).or_default() += ns;
+            let at = row.places.entry(place).or_default();
+            *at = at.saturating_add(ns);
         }
     }
 

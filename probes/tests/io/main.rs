@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         disk("io::direct_writes_are_the_writers_own_one_by_one", direct),
         disk("io::a_loop_devices_requests_are_on_the_disk_below_again", below),
         disk("io::command_without_a_process_is_about_the_whole_machine", machine),
+        disk("io::statistics_of_its_programs_come_with_the_report", statistics),
+        Test { name: "io::way_of_seeing_switches_is_refused", needs: &[], run: no_rung },
     ])
 }
 
@@ -270,5 +272,35 @@ fn machine() -> Outcome {
     assert!(report.processes.is_empty());
     assert!(report.syncs.iter().any(|sync| sync.pid == stage.subject.pid()), "{:#?}", report.syncs);
     assert!(flow(&report, &stage).classes.iter().any(|class| class.class == "sync write"));
+    Ok(())
+}
+
+fn statistics() -> Outcome {
+    let mut stage = Stage::new("syncs");
+    let targets = vec![Target::find(stage.subject.pid(), false)?];
+    let session = Session::attach(targets, &Options { stats: true, ..Options::default() })?;
+    stage.subject.go();
+    stage.subject.answer();
+    let report = session.finish(&[])?;
+    let cost = report.cost.as_ref().ok_or("no cost")?;
+    let completed = cost.programs.iter().find(|program| program.name == "block_rq_complete");
+    let completed = completed.ok_or("no program")?;
+    let classes = &flow(&report, &stage).classes;
+    let requests: u64 = classes.iter().map(|class| class.requests - class.in_flight_at_end).sum();
+    assert!(requests > 0 && completed.runs >= requests && completed.run_ns > 0, "{requests}: {cost:#?}");
+    let table = reports::io::render(&report, reports::Format::Table)?;
+    assert!(String::from_utf8_lossy(&table).contains("\n  block_rq_complete"));
+    Ok(())
+}
+
+fn no_rung() -> Outcome {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_forkd-probe")).args(["io", "--attach", "tp_btf"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.lines().count() == 1 && said.contains("io sees none") && said.contains("tp_btf and"),
+        "{said}"
+    );
     Ok(())
 }

@@ -16,12 +16,12 @@ use crate::subject::Subject;
 const WINDOW: Duration = Duration::from_millis(1500);
 
 /// A new file, open twice: to be written, and to be read from its start.
-fn file() -> std::io::Result<(Arc<File>, File)> {
+pub fn file() -> std::io::Result<(Arc<File>, File)> {
     let file = tempfile::NamedTempFile::new()?;
     Ok((Arc::new(file.reopen()?), file.reopen()?))
 }
 
-fn options(keep: Arc<File>) -> Options {
+pub fn options(keep: Arc<File>) -> Options {
     Options { keep: Some(keep), ..Options::default() }
 }
 

@@ -12,14 +12,14 @@ use testkit::{Failed, Outcome};
 
 use crate::subject::Subject;
 
-fn probe(arguments: &[&str]) -> Command {
+pub fn probe(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
     command.args(arguments);
     command
 }
 
 /// A recording of `role`, with further arguments.
-fn recording(role: &str, arguments: &[&str]) -> Result<(TempDir, PathBuf), Failed> {
+pub fn recording(role: &str, arguments: &[&str]) -> Result<(TempDir, PathBuf), Failed> {
     let subject = Subject::start(role);
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("recording");
@@ -31,12 +31,12 @@ fn recording(role: &str, arguments: &[&str]) -> Result<(TempDir, PathBuf), Faile
     Ok((folder, path))
 }
 
-fn report(path: &Path, arguments: &[&str]) -> std::io::Result<Output> {
+pub fn report(path: &Path, arguments: &[&str]) -> std::io::Result<Output> {
     probe(&["report"]).arg(path).args(arguments).output()
 }
 
 /// One line on standard error that holds `words`, and this exit code.
-fn assert_refused(output: &Output, code: i32, words: &str) {
+pub fn assert_refused(output: &Output, code: i32, words: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Cost;
 use crate::folded::{self, Line};
 use crate::format::{self, Format, RenderError};
 use crate::histogram::Histogram;
@@ -46,6 +47,9 @@ pub struct Io {
     pub allocations: Vec<Allocation>,
     /// Threads that were told to pause because they dirtied too much, longest first.
     pub pauses: Vec<Pause>,
+    /// What the recording itself cost; `None` unless asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 /// A device, and what became of I/O on its way to requests.
@@ -142,14 +146,14 @@ pub struct Times {
 impl Times {
     /// Adds one.
     pub fn add(&mut self, ns: u64) {
-        self.ns += ns;
+        self.ns = self.ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
         self.histogram.add(ns);
     }
 
     /// Adds all of another's.
     pub fn merge(&mut self, other: &Self) {
-        self.ns += other.ns;
+        self.ns = self.ns.saturating_add(other.ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.histogram.merge(&other.histogram);
     }

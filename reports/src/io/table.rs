@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Ahead, Class, Device, Flow, Io, Slow, subject};
+use crate::cost;
 use crate::header::header;
 use crate::text::{clip, wrap};
 use crate::units::{bytes, duration};
@@ -37,7 +38,8 @@ fn write_all(out: &mut String, report: &Io) -> std::fmt::Result {
     syncs(out, report)?;
     journals(out, report)?;
     allocations(out, report)?;
-    pauses(out, report)
+    pauses(out, report)?;
+    cost::render(out, report.cost.as_ref())
 }
 
 fn one_device(out: &mut String, report: &Io, device: &Device) {

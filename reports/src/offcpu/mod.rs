@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Cost;
 use crate::format;
 pub use crate::format::{Format, RenderError};
 use crate::process::{Process, headline};
 pub use difference::difference;
 
-mod cost;
 mod difference;
 mod flamegraph;
 mod folded;
@@ -49,35 +49,6 @@ pub struct OffCpu {
     /// What the recording itself cost; `None` unless asked for. Since `forkd.offcpu/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-}
-
-/// What a recording cost the host that it ran on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
-    /// From the request to record until events were recorded and the threads that slept were looked at.
-    pub attach_ns: u64,
-    /// The most memory that the recording process had resident up to the end of the recording.
-    pub peak_resident_bytes: u64,
-    /// Records that came from the kernel.
-    pub records: u64,
-    /// Different user stacks among them.
-    pub user_stacks: u64,
-    /// The BPF programs, as the kernel's run-time statistics tell.
-    pub programs: Vec<ProgramCost>,
-    /// Ways of seeing switches that were tried before the one in `attach`, each with why the kernel refused it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<String>,
-}
-
-/// What one BPF program cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProgramCost {
-    /// Its name, which is that of its tracepoint.
-    pub name: String,
-    /// How often it ran: for watched and for other threads.
-    pub runs: u64,
-    /// Summed time of the runs.
-    pub run_ns: u64,
 }
 
 /// One thread of the process.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{OffCpu, Stack, State, Thread, Waker, cost, subject, user};
+use super::{OffCpu, Stack, State, Thread, Waker, subject, user};
+use crate::cost;
 use crate::loss;
 use crate::text::{clip, wrap};
 use crate::units::{duration, share};
@@ -25,10 +26,7 @@ fn write_all(out: &mut String, report: &OffCpu) -> std::fmt::Result {
         one_wait(out, index + 1, wait, report.window_ns)?;
     }
     rest(out, &waits[waits.len().min(STACKS)..])?;
-    match &report.cost {
-        Some(cost) => cost::render(out, cost),
-        None => Ok(()),
-    }
+    cost::render(out, report.cost.as_ref())
 }
 
 fn header(out: &mut String, report: &OffCpu) -> std::fmt::Result {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Cost;
 use crate::folded::{self, Line};
 use crate::format::{self, Format, RenderError};
 use crate::io::{Flow, Times};
@@ -37,6 +38,9 @@ pub struct Wbt {
     pub devices: Vec<Device>,
     /// Whose dirty pages were written, on devices that throttle: of everybody on the machine.
     pub writers: Vec<Flow>,
+    /// What the recording itself cost; `None` unless asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 /// Waits of one thread for one device.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Device, Latency, Limits, Waits, Wbt};
+use crate::cost;
 use crate::header::header;
 use crate::histogram::Histogram;
 use crate::io::{Class, Flow};
@@ -33,7 +34,8 @@ fn write_all(out: &mut String, report: &Wbt) -> std::fmt::Result {
     for device in &report.devices {
         one_device(out, device)?;
     }
-    writers(out, report)
+    writers(out, report)?;
+    cost::render(out, report.cost.as_ref())
 }
 
 fn waits(out: &mut String, report: &Wbt) -> std::fmt::Result {
