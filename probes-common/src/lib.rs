@@ -14,7 +14,9 @@ pub use call::{
     CALL_LANE, CALL_LANE_FLAG, CALL_WORDS, CallEnter, CallExit, CallFilter, FIRST_CALL_KIND, LANES,
     SCHED_LANE, WAITV_RECORDED, WAITV_WORDS, number,
 };
-pub use control::{CODE_SPANS, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS};
+pub use control::{
+    CODE_SPANS, CONTROL_MAP, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS,
+};
 pub use device::{
     Allocation, Bio, Commit, CommitStep, DEVICE_LANE, DEVICE_NAME_LEN, DIRTIERS, Dirtied, Dirtier,
     DirtyPause, FIRST_DEVICE_KIND, Latency, MINOR_BITS, REQUEST_BACKGROUND, REQUEST_BY_KERNEL, REQUEST_FUA,

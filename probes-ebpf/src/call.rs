@@ -13,8 +13,9 @@ use probes_common::{
     WAITV_RECORDED, WAITV_WORDS, number,
 };
 
+use crate::control::armed;
 use crate::emit::{emit_plain, emit_prefix, head};
-use crate::maps::{CALL_ENTER, CONTROL, COUNTERS};
+use crate::maps::{CALL_ENTER, COUNTERS};
 use crate::regs::Regs;
 use crate::task::Task;
 use crate::ustack::{UserSide, Watched, user_side};
@@ -95,7 +96,7 @@ struct Caller<'a> {
 /// The calling thread, where this call is to be recorded.
 #[inline(always)]
 fn caller(number: u32) -> Option<Caller<'static>> {
-    let control = CONTROL.get(0).filter(|control| control.armed != 0)?;
+    let control = armed()?;
     if futex_only() && !is_futex(number) {
         return None;
     }

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod call;
+mod control;
 mod device;
 mod emit;
 mod interrupt;

@@ -3,18 +3,14 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use probes_common::{
-    Control, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry,
-    ThrottledSince, ThrottledThread,
+    CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry, ThrottledSince,
+    ThrottledThread,
 };
 
 use crate::call::CallEnterRecord;
 use crate::emit::{SwitchOutRecord, WakingRecord};
 use crate::interrupt::Handlers;
 use crate::ustack::{SEEN_SLOTS, UserStackRecord};
-
-/// One entry: whether to record, and whom to watch.
-#[map]
-pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
 /// One entry a CPU and lane: sequence numbers and losses.
 #[map]

@@ -8,14 +8,15 @@ use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
 use probes_common::{Kind, SwitchOut};
 
+use crate::control::armed;
 use crate::emit::{counters, current_comm, emit_with_stack, head, kernel_stack};
-use crate::maps::{CONTROL, SAMPLE};
+use crate::maps::SAMPLE;
 use crate::task::{Task, Thread};
 use crate::ustack::{UserSide, Watched, user_side};
 
 #[perf_event]
 pub fn clock(context: PerfEventContext) -> u32 {
-    let Some(control) = CONTROL.get(0).filter(|control| control.armed != 0) else { return 0 };
+    let Some(control) = armed() else { return 0 };
     let current = Task::current();
     let side = current.side(control);
     if !side.is_watched() {

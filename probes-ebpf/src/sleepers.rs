@@ -6,7 +6,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use probes_common::TaskRegisters;
 
-use crate::maps::CONTROL;
+use crate::control::control;
 use crate::task::{Task, Thread};
 
 /// `struct bpf_iter__task`: what an iterator over tasks gives its program (kernel/bpf/task_iter.c).
@@ -34,8 +34,7 @@ pub unsafe extern "C" fn sleepers(context: *const IteratorContext) -> i32 {
     }
     // SAFETY: the iterator's `task` is a `struct task_struct *`.
     let task = unsafe { Task::from_argument(task) };
-    let Some(control) = CONTROL.get(0) else { return 0 };
-    if task.is_kernel_only() || task.target(control).is_none() {
+    if task.is_kernel_only() || task.target(control()).is_none() {
         return 0;
     }
     let found = TaskRegisters { tid: task.tid(), tgid: task.tgid(), registers: task.user_registers().read() };

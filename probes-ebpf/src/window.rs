@@ -7,16 +7,15 @@ use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use probes_common::{Head, Kind, MACHINE};
 
+use crate::control;
 use crate::emit::{counters, emit_plain, stamp};
-use crate::maps::CONTROL;
 use crate::task::Task;
 
 #[uprobe]
 pub fn window_open(_: ProbeContext) -> u32 {
-    let Some(control) = CONTROL.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a map entry; everybody who writes this word while windows may open writes one of two values, and
+    // SAFETY: a variable; everybody who writes this word while windows may open writes one of two values, and
     // user space looks for windows that opened meanwhile after it has written.
-    unsafe { (&raw mut (*control).armed).write_volatile(MACHINE) };
+    unsafe { (&raw mut (*control::pointer()).armed).write_volatile(MACHINE) };
     tell(Kind::WindowOpen);
     0
 }

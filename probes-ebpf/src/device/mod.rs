@@ -19,8 +19,9 @@ use core::ptr::addr_of_mut;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output};
 use probes_common::{CpuCounters, DEVICE_LANE, Head, Kind, Loss};
 
+use crate::control;
 use crate::emit::{NO_WAKEUP, events};
-use crate::maps::{CONTROL, COUNTERS};
+use crate::maps::COUNTERS;
 use crate::task::{Task, Thread};
 
 #[repr(C)]
@@ -32,14 +33,13 @@ struct Record<T> {
 /// Whether anything is recorded.
 #[inline(always)]
 fn armed() -> bool {
-    CONTROL.get(0).is_some_and(|control| control.armed != 0)
+    control::armed().is_some()
 }
 
 /// Whether it is, and the current thread is not the recorder's own.
 #[inline(always)]
 fn armed_for_current() -> bool {
-    let current = Task::current();
-    CONTROL.get(0).is_some_and(|control| control.armed != 0 && control.tracer != current.tgid())
+    control::armed().is_some_and(|control| control.tracer != Task::current().tgid())
 }
 
 /// Writes a record of the current thread.

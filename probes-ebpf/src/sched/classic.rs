@@ -9,9 +9,10 @@ use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use probes_common::{Loss, ThreadEntry};
 
-use super::{Leaving, armed, gets_cpu, is_born, is_woken, leaves, passes_by, user_of};
+use super::{Leaving, gets_cpu, is_born, is_woken, leaves, passes_by, user_of};
+use crate::control::{armed, control};
 use crate::emit::{count, counters, current_comm};
-use crate::maps::{CONTROL, THREADS};
+use crate::maps::THREADS;
 use crate::task::{Task, Thread};
 use crate::ustack::UserSide;
 
@@ -66,6 +67,9 @@ impl Thread for Known {
 }
 
 impl Known {
+    /// No thread of any process that is watched.
+    const NOBODY: Self = Self { tid: 0, entry: ThreadEntry { start_ns: 0, tgid: 0, reserved: 0 } };
+
     #[inline(always)]
     fn by_id(tid: u32) -> Option<Self> {
         // SAFETY: the entry is copied at once; it is written only before its thread is first seen.
@@ -88,7 +92,7 @@ pub fn classic_sched_switch(context: TracePointContext) -> u32 {
     let Some(control) = armed() else { return 0 };
     let prev = Known::current();
     let next = Known::by_id(read(&context, &SWITCH_NEXT_PID));
-    if passes_by(control, prev.tgid(), next.map_or(0, Thread::tgid)) {
+    if passes_by(control, prev, next.unwrap_or(Known::NOBODY)) {
         return 0;
     }
     let side = prev.side(control);
@@ -122,11 +126,8 @@ fn leaving(printed: u64) -> Leaving {
 pub fn classic_sched_waking(context: TracePointContext) -> u32 {
     let Some(control) = armed() else { return 0 };
     let Some(woken) = Known::by_id(read(&context, &WAKING_PID)) else { return 0 };
-    if !woken.side(control).is_watched() {
-        return 0;
-    }
-    if let Some(counters) = counters() {
-        is_woken(&context, counters, woken);
+    if woken.side(control).is_watched() {
+        is_woken(context, woken);
     }
     0
 }
@@ -135,7 +136,7 @@ pub fn classic_sched_waking(context: TracePointContext) -> u32 {
 /// Threads are entered before anything is recorded too.
 #[tracepoint(category = "task", name = "task_newtask")]
 pub fn classic_task_newtask(context: TracePointContext) -> u32 {
-    let Some(control) = CONTROL.get(0) else { return 0 };
+    let control = control();
     let maker = Known::current();
     let is_ours = maker.side(control).is_target();
     if !is_ours || read::<u64>(&context, &NEWTASK_FLAGS) & CLONE_THREAD == 0 {

@@ -10,7 +10,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, kprobe};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
 
-use super::{Leaving, armed, has_left, is_back, passes_by, user_of};
+use super::{Leaving, has_left, is_back, passes_by, user_of};
+use crate::control::armed;
 use crate::emit::{counters, current_comm};
 use crate::task::{BareTask, Task, TaskStruct, Thread};
 
@@ -36,7 +37,7 @@ pub fn kprobe_finish_task_switch(context: ProbeContext) -> u32 {
 fn finished<C: EbpfContext>(context: &C, prev: impl TaskStruct) {
     let Some(control) = armed() else { return };
     let next = Task::current();
-    if passes_by(control, prev.tgid(), next.tgid()) {
+    if passes_by(control, prev, next) {
         return;
     }
     let (prev_side, next_side) = (prev.side(control), next.side(control));

@@ -8,28 +8,25 @@ mod typed;
 use aya_ebpf::EbpfContext;
 use probes_common::{COMM_LEN, Control, CpuCounters, Kind, ONE_TARGET, PREEMPTED, STACK_LATE, SwitchOut};
 
+use crate::control::armed;
 use crate::emit::{
-    BornRecord, PlainSwitchOut, current_as_other, emit_plain, emit_with_stack, head, kernel_stack,
+    BornRecord, PlainSwitchOut, counters, current_as_other, current_comm, emit_plain, emit_with_stack, head,
+    kernel_stack,
 };
 use crate::interrupt::waking_by;
-use crate::maps::{CONTROL, SWITCH_OUT, WAKING};
-use crate::task::{Side, Task, Thread};
+use crate::maps::{SWITCH_OUT, WAKING};
+use crate::task::{Side, Task, TaskStruct, Thread};
 use crate::ustack::{UserSide, Watched, user_side};
 
 /// `TASK_DEAD` (include/linux/sched.h).
 const TASK_DEAD: u32 = 0x80;
 
-#[inline(always)]
-fn armed() -> Option<&'static Control> {
-    CONTROL.get(0).filter(|control| control.armed != 0)
-}
-
-/// Whether a switch between threads of these processes concerns nobody, where that can be told at once: nearly
+/// Whether a switch between these threads concerns nobody, where that can be told at once: nearly
 /// every switch of a machine ends here.
 #[inline(always)]
-fn passes_by(control: &Control, prev_tgid: u32, next_tgid: u32) -> bool {
+fn passes_by(control: &Control, prev: impl Thread, next: impl Thread) -> bool {
     let only = control.targets[0];
-    control.armed == ONE_TARGET && prev_tgid != only && next_tgid != only
+    control.armed == ONE_TARGET && prev.tgid() != only && next.tgid() != only
 }
 
 /// How a thread left the CPU.
@@ -38,6 +35,29 @@ struct Leaving {
     preempted: bool,
     /// A mask.
     prev_state: u32,
+}
+
+/// Records a switch from `prev`, which is still current, to `next`, as far as they are watched.
+///
+/// A function of its own, so that the programs that call it save no registers, and take no stack, for the switches
+/// that [pass by](passes_by).
+#[inline(never)]
+fn switches<C: EbpfContext>(context: C, prev: Task, next: impl TaskStruct, preempted: bool, prev_state: u32) {
+    let Some(control) = armed() else { return };
+    let (prev_side, next_side) = (prev.side(control), next.side(control));
+    if !prev_side.is_watched() && !next_side.is_watched() {
+        return;
+    }
+    let Some(counters) = counters() else { return };
+    if prev_side.is_watched() {
+        // Without its memory, an ended task has no user side.
+        let has_user_side = prev_state & TASK_DEAD == 0;
+        let user = if has_user_side { user_of(counters, prev, control, prev_side) } else { UserSide::NONE };
+        leaves(&context, counters, prev, user, current_comm(), &Leaving { preempted, prev_state });
+    }
+    if next_side.is_watched() {
+        gets_cpu(counters, next);
+    }
 }
 
 /// Records that `thread` leaves the CPU. It is still current: stack and registers are its own.
@@ -121,13 +141,14 @@ fn user_of(counters: *mut CpuCounters, task: Task, control: &Control, side: Side
     user_side(counters, task, &Watched { control, target: side.index(), lane: 0 })
 }
 
-/// Records that the current thread, or an interrupt, wakes `woken`.
-#[inline(always)]
-fn is_woken<C: EbpfContext>(context: &C, counters: *mut CpuCounters, woken: impl Thread) {
-    let Some(record) = WAKING.get_ptr_mut(0) else { return };
+/// Records that the current thread, or an interrupt, wakes `woken`. Apart from its callers for the same reason as
+/// [`switches`].
+#[inline(never)]
+fn is_woken<C: EbpfContext>(context: C, woken: impl Thread) {
+    let (Some(counters), Some(record)) = (counters(), WAKING.get_ptr_mut(0)) else { return };
     let mut start = head(counters, woken, Kind::Waking);
     // SAFETY: `record` is this CPU's map entry, and nobody else uses it while the program runs.
-    let stack = unsafe { kernel_stack(context, counters, &raw mut (*record).frames) };
+    let stack = unsafe { kernel_stack(&context, counters, &raw mut (*record).frames) };
     start.frames = stack.frames();
     start.flags = stack.flags;
     let body = waking_by(current_as_other());

@@ -4,32 +4,19 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 
-use super::{Leaving, TASK_DEAD, armed, gets_cpu, is_born, is_woken, leaves, passes_by, user_of};
-use crate::emit::{counters, current_comm};
+use super::{is_born, is_woken, passes_by, switches};
+use crate::control::armed;
+use crate::emit::counters;
 use crate::task::{BareTask, Task, Thread};
-use crate::ustack::UserSide;
 
 /// See [`sched_switch`](super::typed::sched_switch).
 #[raw_tracepoint(tracepoint = "sched_switch")]
 pub fn raw_sched_switch(context: RawTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let (prev, next) = (Task::current(), BareTask(context.arg(2)));
-    if passes_by(control, prev.tgid(), next.tgid()) {
-        return 0;
-    }
-    let (prev_side, next_side) = (prev.side(control), next.side(control));
-    if !prev_side.is_watched() && !next_side.is_watched() {
-        return 0;
-    }
-    let Some(counters) = counters() else { return 0 };
-    if prev_side.is_watched() {
-        let leaving = Leaving { preempted: context.arg::<u8>(0) != 0, prev_state: context.arg(3) };
-        let has_user_side = leaving.prev_state & TASK_DEAD == 0;
-        let user = if has_user_side { user_of(counters, prev, control, prev_side) } else { UserSide::NONE };
-        leaves(&context, counters, prev, user, current_comm(), &leaving);
-    }
-    if next_side.is_watched() {
-        gets_cpu(counters, next);
+    if !passes_by(control, prev, next) {
+        let (preempted, prev_state) = (context.arg::<u8>(0) != 0, context.arg(3));
+        switches(context, prev, next, preempted, prev_state);
     }
     0
 }
@@ -39,11 +26,8 @@ pub fn raw_sched_switch(context: RawTracePointContext) -> i32 {
 pub fn raw_sched_waking(context: RawTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let woken = BareTask(context.arg(0));
-    if !woken.side(control).is_watched() {
-        return 0;
-    }
-    if let Some(counters) = counters() {
-        is_woken(&context, counters, woken);
+    if woken.side(control).is_watched() {
+        is_woken(context, woken);
     }
     0
 }

@@ -6,34 +6,19 @@
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{Leaving, TASK_DEAD, armed, gets_cpu, is_born, is_woken, leaves, passes_by, user_of};
-use crate::emit::{counters, current_comm};
-use crate::maps::CONTROL;
+use super::{is_born, is_woken, passes_by, switches};
+use crate::control::armed;
+use crate::emit::counters;
 use crate::task::{Task, Thread};
-use crate::ustack::UserSide;
 
 /// `sched_switch(bool preempt, struct task_struct *prev, *next, unsigned int prev_state)`.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(context: BtfTracePointContext) -> i32 {
-    let Some(control) = CONTROL.get(0) else { return 0 };
+    let Some(control) = armed() else { return 0 };
     let (prev, next) = (task(&context, 1), task(&context, 2));
-    if control.armed == 0 || passes_by(control, prev.tgid(), next.tgid()) {
-        return 0;
-    }
-    let (prev_side, next_side) = (prev.side(control), next.side(control));
-    if !prev_side.is_watched() && !next_side.is_watched() {
-        return 0;
-    }
-    let Some(counters) = counters() else { return 0 };
-    if prev_side.is_watched() {
-        let leaving = Leaving { preempted: context.arg::<u8>(0) != 0, prev_state: context.arg(3) };
-        // Without its memory, an ended task has no user side.
-        let has_user_side = leaving.prev_state & TASK_DEAD == 0;
-        let user = if has_user_side { user_of(counters, prev, control, prev_side) } else { UserSide::NONE };
-        leaves(&context, counters, prev, user, current_comm(), &leaving);
-    }
-    if next_side.is_watched() {
-        gets_cpu(counters, next);
+    if !passes_by(control, prev, next) {
+        let (preempted, prev_state) = (context.arg::<u8>(0) != 0, context.arg(3));
+        switches(context, prev, next, preempted, prev_state);
     }
     0
 }
@@ -43,11 +28,8 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
     let Some(control) = armed() else { return 0 };
     let woken = task(&context, 0);
-    if !woken.side(control).is_watched() {
-        return 0;
-    }
-    if let Some(counters) = counters() {
-        is_woken(&context, counters, woken);
+    if woken.side(control).is_watched() {
+        is_woken(context, woken);
     }
     0
 }

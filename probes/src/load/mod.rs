@@ -24,8 +24,8 @@ use aya::programs::Iter;
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use probes_common::{
-    CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThreadEntry, ThrottledSince,
-    ThrottledThread, UserRegisters,
+    CONTROL_MAP, CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThreadEntry,
+    ThrottledSince, ThrottledThread, UserRegisters,
 };
 use reports::cost::ProgramCost;
 
@@ -235,7 +235,7 @@ impl Probes {
         // memory than all that follows.
         drop(kernel_btf);
         host::give_back_memory();
-        let switch = Switch::new(take(&mut ebpf, "CONTROL")?)?;
+        let switch = Switch::new(take(&mut ebpf, CONTROL_MAP)?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
             .map_err(|error| map_error("COUNTERS", &error))?;
         let events =

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Pod;
 use aya::maps::{Array, MapData};
-use probes_common::{CODE_SPANS, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS};
+use probes_common::{
+    CODE_SPANS, CONTROL_MAP, CodeSpan, Control, IDLE, MACHINE, MAX_TARGETS, ONE_TARGET, TARGETS,
+};
 
 use super::map_error;
 use crate::error::AttachError;
@@ -54,7 +56,7 @@ struct Word {
 impl Switch {
     /// Off, and for no targets.
     pub(super) fn new(map: aya::maps::Map) -> Result<Self, AttachError> {
-        let map = Array::try_from(map).map_err(|error| map_error("CONTROL", &error))?;
+        let map = Array::try_from(map).map_err(|error| map_error(CONTROL_MAP, &error))?;
         Ok(Self(Arc::new(Mutex::new(Word { map, control: Control::IDLE }))))
     }
 
@@ -66,7 +68,8 @@ impl Switch {
         }
         let mut word = self.word();
         let scope = word.scope();
-        let mut control = Control { target_count: targets.len() as u32, ..Control::IDLE };
+        let recording = word.control.recording;
+        let mut control = Control { target_count: targets.len() as u32, recording, ..Control::IDLE };
         for (index, target) in targets.iter().enumerate() {
             control.targets[index] = target.pid;
             control.code[index] = target.code;
@@ -86,7 +89,7 @@ impl Switch {
     /// Records nothing from now on. A program that is running ends first, within microseconds.
     pub fn off(&self) -> Result<(), AttachError> {
         let mut word = self.word();
-        word.control.armed = IDLE;
+        word.control.disarm();
         word.write()
     }
 
@@ -118,6 +121,6 @@ impl Word {
 
     fn write(&mut self) -> Result<(), AttachError> {
         let value = ControlValue(self.control);
-        self.map.set(0, value, 0).map_err(|error| map_error("CONTROL", &error))
+        self.map.set(0, value, 0).map_err(|error| map_error(CONTROL_MAP, &error))
     }
 }
