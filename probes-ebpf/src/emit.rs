@@ -13,6 +13,7 @@ use probes_common::{
     Waking,
 };
 
+use crate::log;
 use crate::maps::{COUNTERS, EVENTS};
 use crate::task::{Task, Thread};
 
@@ -76,7 +77,9 @@ impl Stack {
 /// Stamps an event of `task`, and takes this CPU's next sequence number for it.
 #[inline(always)]
 pub fn head(counters: *mut CpuCounters, task: impl Thread, kind: Kind) -> Head {
-    Head { sequence: next(counters), ..stamp(task, kind) }
+    let sequence = next(counters);
+    log::record(sequence, kind, task);
+    Head { sequence, ..stamp(task, kind) }
 }
 
 /// Stamps an event of `task`, without a number.
@@ -182,7 +185,8 @@ pub fn current_comm() -> [u8; COMM_LEN] {
 #[inline(always)]
 pub fn count(counters: *mut CpuCounters, cause: Loss) {
     // SAFETY: `counters` is the value of a map entry, valid for the program's run.
-    add_one(unsafe { addr_of_mut!((*counters).lost[cause as usize]) });
+    let before = add_one(unsafe { addr_of_mut!((*counters).lost[cause as usize]) });
+    log::loss(before, cause);
 }
 
 #[inline(always)]

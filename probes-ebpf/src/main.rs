@@ -13,6 +13,7 @@ mod device;
 mod emit;
 mod interrupt;
 mod kernel;
+mod log;
 mod maps;
 mod regs;
 mod sample;

@@ -5,17 +5,26 @@
 
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use probes_common::{Head, Kind, MACHINE};
+use probes_common::{Head, IDLE, Kind, MACHINE};
 
 use crate::control;
 use crate::emit::{counters, emit_plain, stamp};
+use crate::log;
 use crate::task::Task;
 
 #[uprobe]
 pub fn window_open(_: ProbeContext) -> u32 {
     // SAFETY: a variable; everybody who writes this word while windows may open writes one of two values, and
     // user space looks for windows that opened meanwhile after it has written.
-    unsafe { (&raw mut (*control::pointer()).armed).write_volatile(MACHINE) };
+    let was_idle = unsafe {
+        let armed = &raw mut (*control::pointer()).armed;
+        let before = armed.read_volatile();
+        armed.write_volatile(MACHINE);
+        before == IDLE
+    };
+    if was_idle {
+        log::armed_by_function();
+    }
     tell(Kind::WindowOpen);
     0
 }

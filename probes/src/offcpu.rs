@@ -29,6 +29,8 @@ pub struct Options {
     pub keep_intervals: bool,
     /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
     pub stats: bool,
+    /// Hand what the programs say of themselves to the logger of the `log` crate.
+    pub log_bpf: bool,
     /// Allow the watched process to be the one that records.
     pub watch_self: bool,
     /// Whose waits are recorded.
@@ -46,6 +48,7 @@ impl Default for Options {
             filter: Filter::default(),
             keep_intervals: false,
             stats: false,
+            log_bpf: false,
             watch_self: false,
             scope: Scope::Targets,
             rung: None,
@@ -113,6 +116,7 @@ impl Session {
         let common = recording::Options {
             ring_bytes: options.ring_bytes,
             stats: options.stats,
+            log_bpf: options.log_bpf,
             watch_self: options.watch_self,
             scope: options.scope,
             rung: options.rung,

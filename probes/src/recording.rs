@@ -36,6 +36,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Report what the recording cost. While it lasts, the kernel times every BPF program on the host.
     pub stats: bool,
+    /// Hand what the programs say of themselves to the logger of the `log` crate.
+    pub log_bpf: bool,
     /// Allow one of the watched processes to be the one that records.
     pub watch_self: bool,
     /// Whose switches and wake-ups are recorded.
@@ -53,6 +55,7 @@ impl Default for Options {
         Self {
             ring_bytes: 8 << 20,
             stats: false,
+            log_bpf: false,
             watch_self: false,
             scope: Scope::Targets,
             rung: None,
@@ -144,7 +147,8 @@ impl Begun {
     fn attach(targets: &[Target], plan: &Plan, options: &Options) -> Result<Self, AttachError> {
         let begun_ns = proc::monotonic_ns();
         let pids: Vec<u32> = targets.iter().map(Target::pid).collect();
-        let plan = &Plan { rung: options.rung, btf: options.btf.clone(), ..plan.clone() };
+        let Options { rung, btf, log_bpf, .. } = options.clone();
+        let plan = &Plan { rung, btf, log_bpf, ..plan.clone() };
         let throttles =
             if plan.groups.contains(&Group::Wbt) { wbt::throttle_functions() } else { Vec::new() };
         let mut probes = Probes::attach(plan)?;

@@ -21,6 +21,7 @@ use probes_common::{CpuCounters, DEVICE_LANE, Head, Kind, Loss};
 
 use crate::control;
 use crate::emit::{NO_WAKEUP, events};
+use crate::log;
 use crate::maps::COUNTERS;
 use crate::task::{Task, Thread};
 
@@ -47,11 +48,13 @@ fn armed_for_current() -> bool {
 fn emit<T>(kind: Kind, body: T) {
     let Some(counters) = COUNTERS.get_ptr_mut(DEVICE_LANE) else { return };
     let current = Task::current();
+    // SAFETY: `counters` is the value of a map entry, valid for the program's run.
+    let sequence = add_one(unsafe { addr_of_mut!((*counters).attempted) });
+    log::record(sequence, kind, current);
     let head = Head {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },
-        // SAFETY: `counters` is the value of a map entry, valid for the program's run.
-        sequence: add_one(unsafe { addr_of_mut!((*counters).attempted) }),
+        sequence,
         start_ns: current.start_ns(),
         tid: current.tid(),
         tgid: current.tgid(),
@@ -82,7 +85,8 @@ fn lost(cause: Loss) {
 #[inline(always)]
 fn count(counters: *mut CpuCounters, cause: Loss) {
     // SAFETY: as in `emit`.
-    add_one(unsafe { addr_of_mut!((*counters).lost[cause as usize]) });
+    let before = add_one(unsafe { addr_of_mut!((*counters).lost[cause as usize]) });
+    log::loss(before, cause);
 }
 
 /// Atomic: a program that comes in an interrupt may count in the middle of another's counting.

@@ -12,13 +12,13 @@ use crate::explain::{Armed, Explainer, Options, Recorded, Window};
 /// What a window is of, in its report.
 const LABEL: &str = "BRANCH";
 
-/// Serves the requests of `input` until it ends, and answers to `output`.
+/// Serves the requests of `input` until it ends, and answers to `output`; records as `options` say.
 ///
 /// # Errors
 /// `input` cannot be read, or `output` is closed. That the probes cannot be attached is an answer.
-pub fn serve(input: impl BufRead, output: impl Write + Send + 'static) -> io::Result<()> {
+pub fn serve(input: impl BufRead, output: impl Write + Send + 'static, options: &Options) -> io::Result<()> {
     let answers = Answers(Arc::new(Mutex::new(output)));
-    let explainer = match Explainer::attach(&Options::default()) {
+    let explainer = match Explainer::attach(options) {
         Ok(explainer) => explainer,
         Err(error) => return answers.say(&Answer::Refused { reason: error.to_string() }),
     };

@@ -112,8 +112,8 @@ pub fn run(command: &ExplainCommand) -> anyhow::Result<()> {
     }
     let place = command.window_fn.as_ref().map(|name| functions::find(command.pid, name));
     let place = place.transpose().map_err(|error| BadInput(error.to_string()))?;
-    let recording::Options { ring_bytes, rung, .. } = command.bpf.options();
-    let options = Options { ring_bytes, rung, ..Options::default() };
+    let recording::Options { ring_bytes, rung, log_bpf, .. } = command.bpf.options();
+    let options = Options { ring_bytes, rung, log_bpf, ..Options::default() };
     let explainer = Explainer::attach(&options)?;
     let mut slowest = Slowest { kept: Vec::new(), most: command.slowest as usize, seen: 0 };
     match (&place, command.window_signal) {

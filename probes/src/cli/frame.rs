@@ -11,6 +11,7 @@ use probes::target::Target;
 
 use super::BadInput;
 use super::ending::{Ending, Endings};
+use super::messages;
 use super::output::Output;
 
 /// The window of a process that is already there, unless another is asked for.
@@ -68,7 +69,7 @@ impl Shape {
     }
 }
 
-/// How BPF records: how switches are seen, and how much room events have until they are read.
+/// How BPF records: how switches are seen, how much room events have until they are read, and what is told of it.
 #[derive(Debug, Args)]
 pub struct Bpf {
     /// See switches in this way only: tp_btf, raw_tracepoint, tracepoint, fentry or kprobe [default: the first of
@@ -78,12 +79,20 @@ pub struct Bpf {
     /// Size of the ring buffer in MiB, a power of two: for events that come faster than they are read
     #[arg(long, value_name = "MIB", default_value = "8", value_parser = ring_mib)]
     ring_mib: u32,
+    /// Tell on standard error what the BPF programs say of themselves: the first event of each CPU, and the first
+    /// loss of each kind
+    #[arg(long)]
+    log_bpf: bool,
 }
 
 impl Bpf {
-    /// As the library takes it.
+    /// As the library takes it. From now on messages are told, where that is asked for.
     pub fn options(&self) -> Options {
-        Options { ring_bytes: self.ring_mib << 20, rung: self.attach, ..Options::default() }
+        if self.log_bpf {
+            messages::to_standard_error();
+        }
+        let (ring_bytes, rung, log_bpf) = (self.ring_mib << 20, self.attach, self.log_bpf);
+        Options { ring_bytes, rung, log_bpf, ..Options::default() }
     }
 
     /// The same for `command`, which sees no switches, and refuses to be told how.

@@ -7,6 +7,7 @@ pub mod explain;
 mod frame;
 pub mod futex;
 pub mod io;
+mod messages;
 pub mod offcpu;
 pub mod oncpu;
 mod output;

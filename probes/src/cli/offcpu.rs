@@ -74,9 +74,9 @@ enum State {
 pub fn run(command: &Offcpu) -> anyhow::Result<()> {
     let (mut stage, targets) = command.frame.open()?;
     let filter = command.selection.filter(command.frame.tids());
-    let recording::Options { ring_bytes, rung, .. } = command.bpf.options();
+    let recording::Options { ring_bytes, rung, log_bpf, .. } = command.bpf.options();
     let stats = command.stats.stats;
-    let options = Options { filter, stats, ring_bytes, rung, ..Options::default() };
+    let options = Options { filter, stats, ring_bytes, rung, log_bpf, ..Options::default() };
     let session = Session::attach_all(targets, options)?;
     let ending = stage.wait(session.targets())?;
     let mut report = session.finish()?;

@@ -57,11 +57,13 @@ pub struct Options {
     /// The most bytes of one window's records that are kept. With the ring buffer that is all that grows with
     /// what happens in a window.
     pub window_bytes: usize,
+    /// Hand what the programs say of themselves to the logger of the `log` crate.
+    pub log_bpf: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rung: None, ring_bytes: 8 << 20, window_bytes: 16 << 20 }
+        Self { rung: None, ring_bytes: 8 << 20, window_bytes: 16 << 20, log_bpf: false }
     }
 }
 

@@ -51,7 +51,8 @@ impl State {
         if options.rung == Some(SwitchRung::Tracepoint) {
             return Err(AttachError::MachineByTracepoint);
         }
-        let mut plan = Plan { rung: options.rung, ..Plan::new(options.ring_bytes, None) };
+        let Options { rung, ring_bytes, log_bpf, .. } = *options;
+        let mut plan = Plan { rung, log_bpf, ..Plan::new(ring_bytes, None) };
         plan = plan.with(&[Group::Block, Group::Journal, Group::Dirty]);
         let mut probes = Probes::attach(&plan)?;
         probes.count_runs()?;

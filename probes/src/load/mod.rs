@@ -6,6 +6,7 @@ mod fields;
 mod formats;
 mod host;
 mod ladder;
+mod messages;
 mod programs;
 mod rung;
 mod switch;
@@ -33,6 +34,7 @@ pub use attach::Refused;
 use attach::attach_all;
 pub use clock::Clock;
 use fields::Constants;
+use messages::Messages;
 use programs::{Entry, Need, PROGRAMS, SLEEPERS};
 pub use programs::{Group, Rung};
 pub use rung::{Ladder, RefusedRung, SwitchRung};
@@ -56,6 +58,8 @@ pub struct Plan {
     pub rung: Option<SwitchRung>,
     /// Where the kernel's type information is.
     pub btf: PathBuf,
+    /// Hand what the programs say of themselves to the logger of the `log` crate.
+    pub log_bpf: bool,
 }
 
 impl Plan {
@@ -64,7 +68,7 @@ impl Plan {
         let mut groups = vec![Group::Sched, Group::Interrupts];
         groups.extend(calls.map(|_| Group::Calls));
         let call_filter = calls.unwrap_or(CallFilter::All);
-        Self { ring_bytes, groups, call_filter, rung: None, btf: KERNEL_BTF.into() }
+        Self { ring_bytes, groups, call_filter, rung: None, btf: KERNEL_BTF.into(), log_bpf: false }
     }
 
     /// What happens between processes and disks, and nothing of what threads do beside it.
@@ -187,6 +191,8 @@ pub struct Probes {
     counters: PerCpuArray<MapData, CountersValue>,
     events: RingBuf<MapData>,
     ring_bytes: u32,
+    /// `None` where nobody listens.
+    messages: Option<Messages>,
     /// Reads the registers of sleeping threads; `None` where the kernel has no iterator over tasks.
     sleepers: Option<File>,
     /// Holds the kernel's run-time statistics on.
@@ -212,9 +218,13 @@ impl Probes {
             .map_max_entries("USER_STACK", host::possible_cpus()?)
             .map_max_entries("DIRTIED", plan.entries(&[Group::Dirty], DIRTIERS))
             .map_max_entries("THROTTLED", plan.entries(&THROTTLES, THROTTLED));
+        if !plan.log_bpf {
+            loader.map_max_entries(messages::MAP, messages::UNHEARD_BYTES);
+        }
         let calls = plan.call_filter as u32;
-        let has_types = u32::from(kernel_btf.is_some());
+        let (has_types, log) = (u32::from(kernel_btf.is_some()), u32::from(plan.log_bpf));
         loader.override_global("CALLS", &calls, true).override_global("HAS_TYPES", &has_types, true);
+        loader.override_global(messages::SWITCH, &log, true);
         for ((constant, ..), offset) in formats::FIELDS.iter().zip(formats.iter().flatten()) {
             loader.override_global(constant, offset, true);
         }
@@ -230,6 +240,7 @@ impl Probes {
             attached.splice(0..0, programs);
             ladder
         });
+        let messages = plan.log_bpf.then(|| Messages::of(&mut ebpf)).transpose()?;
         let sleepers = kernel_btf.as_ref().and_then(|btf| attach_sleepers(&mut ebpf, btf));
         // Before the ring buffer is mapped, whose pages count twice: the type information has taken more
         // memory than all that follows.
@@ -259,6 +270,7 @@ impl Probes {
             counters,
             events,
             ring_bytes: plan.ring_bytes,
+            messages,
             sleepers,
             statistics: None,
         })
@@ -367,8 +379,12 @@ impl Probes {
 
     /// Hands every record that was ready as this began to `take`, in the order in which they were reserved; of
     /// those that came meanwhile as many as there is room for in the ring buffer, so that this ends also where
-    /// they come faster than they are taken. False where more may be ready.
+    /// they come faster than they are taken. False where more may be ready. What the programs say of themselves goes to
+    /// the logger first.
     pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> bool {
+        if let Some(messages) = &mut self.messages {
+            messages.hand_on();
+        }
         let mut taken_bytes = 0;
         while taken_bytes < self.ring_bytes as usize {
             let Some(record) = self.events.next() else { return true };

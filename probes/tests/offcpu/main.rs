@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod cli;
+mod messages;
 mod session;
 mod subject;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         session("offcpu::forced_loss_is_counted_exactly", session::forced_loss),
         session("offcpu::windows_are_cut_from_one_recording", session::windows),
         session("offcpu::dropped_session_leaves_nothing_loaded", session::dropped),
+        session("messages::are_told_on_standard_error_where_asked_for", messages::told_where_asked_for),
+        session("messages::cost_nothing_where_nobody_listens", messages::cost_nothing_where_nobody_listens),
         session("cli::process_that_ends_early_is_still_reported", cli::ends_early),
         session("cli::interrupt_ends_early_and_still_reports", cli::interrupted),
         session("cli::closed_pipe_is_no_error", cli::closed_pipe),

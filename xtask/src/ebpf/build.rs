@@ -31,7 +31,7 @@ pub fn object(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         (target_dir.join("forkd-probes.renamed"), target_dir.join("forkd-probes.stripped"));
     let object = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
     // Before the names are laid out anew, in an order that depends on them.
-    fs::write(&renamed, without_symbol_hashes(object))
+    fs::write(&renamed, with_valid_union_names(without_symbol_hashes(object)))
         .with_context(|| format!("writing {}", renamed.display()))?;
     // DWARF goes; .BTF and .BTF.ext, which the kernel reads, are no debug sections to this tool.
     process::run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&renamed).arg(&stripped))?;
@@ -51,6 +51,22 @@ fn without_symbol_hashes(mut object: Vec<u8>) -> Vec<u8> {
         if is_hash {
             object[start..end].fill(b'0');
         }
+    }
+    object
+}
+
+/// Spells names of generic unions so that the kernel takes them: the linker does it for structures only, and the
+/// level of the logging library is one.
+fn with_valid_union_names(mut object: Vec<u8>) -> Vec<u8> {
+    const UNION: &[u8] = b"MaybeUninit<";
+    for at in 0..object.len().saturating_sub(UNION.len()) {
+        let name = &mut object[at..];
+        if !name.starts_with(UNION) {
+            continue;
+        }
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let is_identifier = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        name[..end].iter_mut().filter(|byte| !is_identifier(byte)).for_each(|byte| *byte = b'_');
     }
     object
 }
@@ -112,7 +128,7 @@ fn registries() -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_symbol_hashes;
+    use super::{with_valid_union_names, without_symbol_hashes};
 
     #[test]
     fn only_the_hash_of_a_mangled_name_is_overwritten() {
@@ -120,5 +136,13 @@ mod tests {
         let expected = text.replacen("0123456789abcdef", "0000000000000000", 1);
         assert_eq!(without_symbol_hashes(text.into()), expected.as_bytes());
         assert_eq!(without_symbol_hashes(Vec::new()), b"");
+    }
+
+    #[test]
+    fn a_generic_unions_name_is_made_an_identifier_of_the_same_length() {
+        let text = b"Global<u8>\0MaybeUninit<a::B, u8>\0MaybeUninit\0<u8>";
+        let expected = b"Global<u8>\0MaybeUninit_a__B__u8_\0MaybeUninit\0<u8>";
+        assert_eq!(with_valid_union_names(text.to_vec()), expected);
+        assert_eq!(with_valid_union_names(Vec::new()), b"");
     }
 }
