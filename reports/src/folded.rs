@@ -23,6 +23,31 @@ pub struct Line {
     pub ns: u64,
 }
 
+/// What a flame graph says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Caption<'a> {
+    /// Whose time it shows, and which.
+    pub title: &'a str,
+    /// Length of the window.
+    pub window_ns: u64,
+    /// How it was recorded: the kernel hooks as `kind/name`. Empty where that goes without saying.
+    pub hooks: &'a [String],
+    /// Events that were not recorded, by cause.
+    pub losses: &'a BTreeMap<String, u64>,
+}
+
+impl Caption<'_> {
+    /// One line that fits the width.
+    fn subtitle(&self) -> String {
+        let mut parts = vec![format!("a window of {}", duration(self.window_ns))];
+        if !self.hooks.is_empty() {
+            parts.push(self.hooks.join(", "));
+        }
+        parts.push(loss::in_short(self.losses));
+        clip(&parts.join("; "), WIDTH_PX / 8)
+    }
+}
+
 /// One line a stack, sorted by stack. Microseconds are rounded; a stack that rounds to 0 is left out.
 pub fn render(lines: &[Line]) -> String {
     let mut ns_by_stack: BTreeMap<String, u64> = BTreeMap::new();
@@ -41,20 +66,14 @@ pub fn render(lines: &[Line]) -> String {
 }
 
 /// The same as a flame graph.
-pub fn flame_graph(
-    title: &str,
-    losses: &BTreeMap<String, u64>,
-    window_ns: u64,
-    lines: &[Line],
-) -> Result<Vec<u8>, RenderError> {
+pub fn flame_graph(caption: Caption<'_>, lines: &[Line]) -> Result<Vec<u8>, RenderError> {
     let folded = render(lines);
     if folded.is_empty() {
-        return Err(RenderError::Empty { window_ns });
+        return Err(RenderError::Empty { window_ns: caption.window_ns });
     }
     let mut options = Options::default();
-    options.title = title.to_owned();
-    let subtitle = format!("a window of {}; {}", duration(window_ns), loss::in_short(losses));
-    options.subtitle = Some(clip(&subtitle, WIDTH_PX / 8));
+    options.title = caption.title.to_owned();
+    options.subtitle = Some(caption.subtitle());
     options.colors = Palette::Basic(BasicPalette::Io);
     options.deterministic = true;
     options.image_width = Some(WIDTH_PX);
@@ -75,7 +94,9 @@ pub fn escape(frame: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Line, escape, flame_graph, render};
+    use std::collections::BTreeMap;
+
+    use super::{Caption, Line, escape, flame_graph, render};
     use crate::format::RenderError;
 
     fn line(frames: &[&str], ns: u64) -> Line {
@@ -96,9 +117,24 @@ mod tests {
 
     #[test]
     fn a_flame_graph_of_nothing_is_refused() {
-        let losses = std::collections::BTreeMap::new();
-        assert!(matches!(flame_graph("t", &losses, 1, &[]), Err(RenderError::Empty { .. })));
-        let svg = flame_graph("t", &losses, 1, &[line(&["frame"], 5_000)]).unwrap();
+        let losses = BTreeMap::new();
+        let caption = Caption { title: "t", window_ns: 1, hooks: &[], losses: &losses };
+        assert!(matches!(flame_graph(caption, &[]), Err(RenderError::Empty { .. })));
+        let svg = flame_graph(caption, &[line(&["frame"], 5_000)]).unwrap();
         assert!(String::from_utf8_lossy(&svg).contains("frame (5 us"));
+    }
+
+    #[test]
+    fn a_subtitle_names_window_hooks_and_losses_and_fits() {
+        let (mut hooks, losses) = (Vec::new(), BTreeMap::from([("ring_full".to_owned(), 7)]));
+        let subtitle = |hooks: &[String]| {
+            Caption { title: "t", window_ns: 2_000_000, hooks, losses: &losses }.subtitle()
+        };
+        assert_eq!(subtitle(&hooks), "a window of 2.00 ms; 7 events lost (ring_full 7)");
+        hooks.extend(["raw_tp/sched_switch", "tp_btf/sys_enter"].map(str::to_owned));
+        let named = "a window of 2.00 ms; raw_tp/sched_switch, tp_btf/sys_enter; 7 events lost (ring_full 7)";
+        assert_eq!(subtitle(&hooks), named);
+        hooks.extend(vec!["kprobe/a_function".to_owned(); 20]);
+        assert_eq!(subtitle(&hooks).chars().count(), 150);
     }
 }

@@ -141,6 +141,16 @@ fn samples_table_and_stacks() {
     check("oncpu.folded", &drawn!(oncpu, OnCpu, Format::Folded), lines);
 }
 
+/// Only what a reader sees above the graph: golden files hold the stacks as text.
+#[test]
+fn flame_graphs_of_futexes_and_calls_name_their_hooks_and_losses() {
+    let subtitle = "tp_btf/sched_switch, tp_btf/sys_enter, tp_btf/sys_exit; no event lost<";
+    for svg in [futex(Format::Svg), drawn!(syscalls, Syscalls, Format::Svg)] {
+        let svg = String::from_utf8(svg).unwrap();
+        assert!(svg.contains(subtitle), "{svg}");
+    }
+}
+
 fn futex(format: Format) -> Vec<u8> {
     let report: Futex = serde_json::from_slice(&fs::read(golden("futex.json")).unwrap()).unwrap();
     reports::futex::render(&report, format).unwrap()

@@ -2,12 +2,13 @@
 //! chain and stacks to where the time went.
 
 use super::{Explain, RenderError, Segment};
-use crate::folded::{self, Line};
+use crate::folded::{self, Caption, Line};
 
 pub fn render(explain: &Explain) -> Result<Vec<u8>, RenderError> {
     let window = &explain.window;
     let title = format!("Critical path of {} in {}({})", window.label, window.comm, window.tid);
-    folded::flame_graph(&title, &explain.loss, explain.window_ns, &lines(explain))
+    let (window_ns, losses) = (explain.window_ns, &explain.loss);
+    folded::flame_graph(Caption { title: &title, window_ns, hooks: &[], losses }, &lines(explain))
 }
 
 /// One line a segment, outermost first: thread, its user and kernel functions, and the cause on top.

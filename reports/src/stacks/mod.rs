@@ -1,8 +1,10 @@
 //! What a process's threads were seen at, again and again, without tracing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::folded::{self, Line};
+use crate::folded::{self, Caption, Line};
 use crate::format::{self, Format, RenderError};
 use crate::process::{Process, headline};
 
@@ -86,7 +88,10 @@ pub fn render(report: &Stacks, format: Format) -> Result<Vec<u8>, RenderError> {
     match format {
         Format::Table => Ok(table::render(report).into_bytes()),
         Format::Folded => Ok(folded::render(&lines(report)).into_bytes()),
-        Format::Svg => folded::flame_graph(&title(), &Default::default(), report.window_ns, &lines(report)),
+        Format::Svg => {
+            let (window_ns, hooks, losses) = (report.window_ns, &[], &BTreeMap::new());
+            folded::flame_graph(Caption { title: &title(), window_ns, hooks, losses }, &lines(report))
+        }
         Format::Json => format::json(report),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::folded::{self, Line};
+use crate::folded::{self, Caption, Line};
 use crate::format::{self, Format, RenderError};
 use crate::histogram::Histogram;
 use crate::process::{Process, headline};
@@ -132,7 +132,10 @@ pub fn render(report: &Syscalls, format: Format) -> Result<Vec<u8>, RenderError>
     match format {
         Format::Table => Ok(table::render(report).into_bytes()),
         Format::Folded => Ok(folded::render(&lines(report)).into_bytes()),
-        Format::Svg => folded::flame_graph(&title(), &report.loss, report.window_ns, &lines(report)),
+        Format::Svg => {
+            let (window_ns, hooks, losses) = (report.window_ns, &report.attach, &report.loss);
+            folded::flame_graph(Caption { title: &title(), window_ns, hooks, losses }, &lines(report))
+        }
         Format::Json => format::json(report),
     }
 }

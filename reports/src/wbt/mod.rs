@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::Cost;
-use crate::folded::{self, Line};
+use crate::folded::{self, Caption, Line};
 use crate::format::{self, Format, RenderError};
 use crate::io::{Flow, Times};
 use crate::process::{Process, headline};
@@ -156,7 +156,11 @@ pub fn render(report: &Wbt, format: Format) -> Result<Vec<u8>, RenderError> {
     match format {
         Format::Table => Ok(table::render(report).into_bytes()),
         Format::Folded => Ok(folded::render(&lines(report)).into_bytes()),
-        Format::Svg => folded::flame_graph(&title(), &report.loss, report.window_ns, &lines(report)),
+        Format::Svg => {
+            let hooks = std::slice::from_ref(&report.rung);
+            let (window_ns, losses) = (report.window_ns, &report.loss);
+            folded::flame_graph(Caption { title: &title(), window_ns, hooks, losses }, &lines(report))
+        }
         Format::Json => format::json(report),
     }
 }
