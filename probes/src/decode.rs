@@ -459,6 +459,21 @@ impl Fields<'_> {
     }
 }
 
+/// Any bytes, most of them behind the head of a kind that there is: random ones are hardly ever.
+#[cfg(test)]
+pub(crate) fn bytes_of_any_kind() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+
+    (prop::collection::vec(any::<u8>(), 0..320), 0..64_u8, 0..16_u8).prop_map(|(mut bytes, kind, frames)| {
+        let (kind_at, frames_at) = (offset_of!(Head, kind), offset_of!(Head, frames));
+        if let Some(head) = bytes.get_mut(..size_of::<Head>()) {
+            head[kind_at] = kind;
+            head[frames_at..frames_at + 2].copy_from_slice(&u16::from(frames).to_ne_bytes());
+        }
+        bytes
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use probes_common::IN_NO_HANDLER;
@@ -623,15 +638,120 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        fn no_bytes_make_it_panic(bytes in bytes_of_any_kind()) {
             let _ = Decoder::default().decode(&bytes);
+            let _ = (user_stack(&bytes), user_side(&bytes), kernel_stack(&bytes), device(&bytes));
+            let _ = task_registers(&bytes);
+        }
+
+        #[test]
+        fn what_is_read_of_a_record_in_passing_is_what_it_decodes_to(record in records()) {
+            let bytes = encode(&record);
+            let (side, frames, number) = match &record.event {
+                Event::SwitchOut { user, stack, .. } | Event::SwitchBack { user, stack, .. } => {
+                    (*user, Some(&stack.frames), None)
+                }
+                Event::Waking { context: WakeContext::Device(number), stack, .. } => {
+                    (None, Some(&stack.frames), Some(*number))
+                }
+                Event::Waking { stack, .. } => (None, Some(&stack.frames), None),
+                Event::SwitchIn | Event::Born { .. } => (None, None, None),
+            };
+            let bytes_of = |frames: &Arc<[u64]>| -> Vec<u8> {
+                frames.iter().flat_map(|frame| frame.to_ne_bytes()).collect()
+            };
+            let words = frames.map(bytes_of);
+            prop_assert_eq!(user_side(&bytes), side.map(|side| (record.tgid, side)));
+            prop_assert_eq!(kernel_stack(&bytes).map(<[u8]>::to_vec), words);
+            prop_assert_eq!(device(&bytes), number);
+            prop_assert_eq!(user_stack(&bytes), None);
+        }
+
+        #[test]
+        fn a_user_stack_comes_back(
+            (time_ns, sequence, tgid, cpu) in any::<(u64, u64, u32, u32)>(),
+            (signature, words, of_a_call) in any::<(u64, [u64; 8], bool)>(),
+            stack in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let flags = if of_a_call { CALL_LANE_FLAG } else { 0 };
+            let mut bytes = head(Kind::UserStack, flags, (time_ns, sequence, 5), (9, tgid, cpu), 0);
+            bytes.extend(encode_user_stack_body(signature, words, &stack, stack.len() as u64));
+            let lane = if of_a_call { CALL_LANE } else { SCHED_LANE };
+            let registers = registers(words);
+            let sample =
+                UserSample { time_ns, cpu, sequence, tgid, signature, registers, stack: &stack, lane };
+            prop_assert_eq!(user_stack(&bytes), Some(sample));
+            prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::UserStack(sample)));
+            for cut in 0..bytes.len() {
+                prop_assert_eq!(Decoder::default().decode(&bytes[..cut]), Err(DecodeError::Short(cut)));
+            }
+        }
+
+        #[test]
+        fn looks_and_marks_come_back(
+            (time_ns, sequence, start_ns) in any::<(u64, u64, u64)>(),
+            (tid, tgid, cpu, ip, signature) in any::<(u32, u32, u32, u64, u64)>(),
+            comm in any::<[u8; COMM_LEN]>(),
+            (stack, opens) in (stacks(), any::<bool>()),
+        ) {
+            let frames = stack.frames.len() as u16;
+            let (times, ids) = ((time_ns, sequence, start_ns), (tid, tgid, cpu));
+            let mut bytes = head(Kind::Sample, stack_flags(&stack), times, ids, frames);
+            bytes.extend([ip, signature, 0].iter().flat_map(|word| word.to_ne_bytes()));
+            bytes.extend(comm);
+            bytes.extend(stack.frames.iter().flat_map(|frame| frame.to_ne_bytes()));
+            let user = UserSide { ip, stack: (signature != 0).then_some(signature) };
+            let thread = ThreadId { tid, start_ns };
+            let (user, comm) = ((ip != 0).then_some(user), Comm::new(comm));
+            let look = Look { time_ns, cpu, sequence, thread, tgid, user, stack, comm };
+            prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::Sample(look)));
+
+            let kind = if opens { Kind::WindowOpen } else { Kind::WindowClose };
+            let mark = Decoded::Window(Mark { time_ns, thread, opens });
+            let bytes = head(kind, 0, times, ids, 0);
+            prop_assert_eq!(Decoder::default().decode(&bytes), Ok(mark));
+        }
+
+        #[test]
+        fn registers_of_sleepers_come_back_by_thread(
+            tasks in prop::collection::hash_map(any::<u32>(), any::<[u64; 8]>(), 0..20),
+            rest in prop::collection::vec(any::<u8>(), 0..size_of::<TaskRegisters>()),
+        ) {
+            let mut bytes = Vec::new();
+            for (tid, words) in &tasks {
+                bytes.extend([*tid, 7].iter().flat_map(|id| id.to_ne_bytes()));
+                bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+            }
+            // The reader may end inside a task.
+            bytes.extend(rest);
+            let expected: HashMap<u32, UserRegisters> =
+                tasks.into_iter().map(|(tid, words)| (tid, registers(words))).collect();
+            prop_assert_eq!(task_registers(&bytes), expected);
         }
     }
 
+    /// The head of a record: time, sequence and start; thread, process and CPU.
+    fn head(kind: Kind, flags: u8, times: (u64, u64, u64), ids: (u32, u32, u32), frames: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend([times.0, times.1, times.2].iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend([ids.0, ids.1, ids.2].iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend(frames.to_ne_bytes());
+        bytes.extend([kind as u8, flags]);
+        bytes
+    }
+
+    const fn registers([ip, sp, bp, bx, r12, r13, r14, r15]: [u64; 8]) -> UserRegisters {
+        UserRegisters { ip, sp, bp, bx, r12_to_r15: [r12, r13, r14, r15] }
+    }
+
     fn encode_user_stack(signature: u64, words: [u64; 8], stack: &[u8], claimed: u64) -> Vec<u8> {
-        let mut bytes = vec![0; size_of::<Head>()];
-        bytes[offset_of!(Head, kind)] = Kind::UserStack as u8;
-        bytes.extend(signature.to_ne_bytes());
+        let mut bytes = head(Kind::UserStack, 0, (0, 0, 0), (0, 0, 0), 0);
+        bytes.extend(encode_user_stack_body(signature, words, stack, claimed));
+        bytes
+    }
+
+    fn encode_user_stack_body(signature: u64, words: [u64; 8], stack: &[u8], claimed: u64) -> Vec<u8> {
+        let mut bytes = signature.to_ne_bytes().to_vec();
         bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         bytes.extend(claimed.to_ne_bytes());
         bytes.extend(stack);
