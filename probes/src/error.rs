@@ -47,7 +47,8 @@ pub enum AttachError {
     PidNamespace,
     /// Loading BPF programs that trace the kernel needs capabilities.
     #[error(
-        "BPF is refused to this process: it lacks {0}; run it as root, or grant them with setcap; `forkd-probe stacks` needs neither"
+        "BPF is refused to this process: it lacks {0}; run it as root, or grant what it lacks with setcap; \
+         `forkd-probe stacks` needs no BPF"
     )]
     Capability(&'static str),
     /// Sampling other processes needs a capability, or a host that allows it to all.

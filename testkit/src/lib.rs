@@ -8,9 +8,11 @@ pub mod exposition;
 mod loop_ext4;
 pub mod mutate;
 mod need;
+mod rights;
 
 pub use loop_ext4::{LoopExt4, run as run_command};
 pub use need::{Finder, Need, firecracker, linux_guest, on_path};
+pub use rights::without_capabilities;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use reports::offcpu::{OffCpu, State};
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::Outcome;
+use rustix::thread::CapabilitySet;
+use testkit::{Outcome, without_capabilities};
 
 use crate::subject::Subject;
 
@@ -69,7 +70,7 @@ pub fn thread_id() -> Outcome {
     Ok(())
 }
 
-pub fn without_capabilities() -> Outcome {
+pub fn ordinary_user() -> Outcome {
     let subject = Subject::start("parked");
     // A copy where every user may run it: the build directory may be closed to others.
     let folder = tempfile::tempdir()?;
@@ -80,6 +81,34 @@ pub fn without_capabilities() -> Outcome {
     // nobody: an ordinary user, as far as capabilities go
     command.args(["offcpu", "--pid", &subject.pid().to_string()]).uid(65534).gid(65534);
     assert_refused(&command.current_dir("/").output()?, 3, "CAP_BPF and CAP_PERFMON");
+    Ok(())
+}
+
+/// As root, and with everything but what is named: each that there is is not enough.
+pub fn without_one_capability() -> Outcome {
+    let subject = Subject::start("parked");
+    let (folder, pid) = (tempfile::tempdir()?, subject.pid().to_string());
+    let recording = folder.path().join("recording");
+    let recording = recording.to_str().ok_or("path")?;
+    // Either of the two is part of CAP_SYS_ADMIN as well.
+    let all = CapabilitySet::SYS_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON;
+    for (missing, name) in [
+        (all - CapabilitySet::PERFMON, "it lacks CAP_BPF;"),
+        (all - CapabilitySet::BPF, "it lacks CAP_PERFMON;"),
+        (all, "it lacks CAP_BPF and CAP_PERFMON;"),
+    ] {
+        for command in ["offcpu", "futex", "syscalls", "io", "wbt", "explain", "record"] {
+            let mut probe = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
+            probe.args([command, "--pid", &pid, "--duration", "100ms"]);
+            if command == "record" {
+                probe.args(["-o", recording]);
+            }
+            let output = without_capabilities(&mut probe, missing).output()?;
+            assert_refused(&output, 3, name);
+            assert_refused(&output, 3, "`forkd-probe stacks`");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path())?.count(), 0, "a recording that was refused left its file");
     Ok(())
 }
 

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         session("cli::id_inside_a_namespace_is_refused_with_the_hosts", cli::inside_a_namespace),
         session("cli::doctor_tells_root_and_an_ordinary_user_what_works", cli::doctor),
         session("cli::rung_that_is_asked_for_is_used_and_named", cli::asked_rung),
-        session("cli::without_capabilities_they_are_named", cli::without_capabilities),
+        session("cli::without_capabilities_they_are_named", cli::ordinary_user),
+        session("cli::one_missing_capability_is_named", cli::without_one_capability),
     ])
 }

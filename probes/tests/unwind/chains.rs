@@ -3,6 +3,7 @@
 use std::fs;
 
 use reports::offcpu::{OffCpu, State};
+use rustix::thread::CapabilitySet;
 use testkit::Outcome;
 
 use crate::program::{Program, chain, chains};
@@ -88,6 +89,22 @@ pub fn deleted() -> Outcome {
 pub fn debug_file() -> Outcome {
     let program = Program::stripped("abc", &["-fomit-frame-pointer"]);
     check(&program.record(), "_start;", &[";main;a;b;c;wait_stub"]);
+    Ok(())
+}
+
+/// The program and its debug file lie on paths that lead nowhere in the test's own mount namespace.
+pub fn own_mounts() -> Outcome {
+    let program = Program::in_own_mounts("abc", &["-fomit-frame-pointer"]);
+    check(&program.record(), "_start;", &[";main;a;b;c;wait_stub"]);
+    Ok(())
+}
+
+/// The links in `/proc/PID/map_files` can be opened with CAP_SYS_ADMIN only; without it the way leads through
+/// `/proc/PID/root`.
+pub fn own_mounts_without_sys_admin() -> Outcome {
+    let program = Program::in_own_mounts("abc", &["-fomit-frame-pointer"]);
+    let missing = CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE;
+    check(&program.record_without(missing), "_start;", &[";main;a;b;c;wait_stub"]);
     Ok(())
 }
 

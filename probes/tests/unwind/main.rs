@@ -25,6 +25,11 @@ fn main() -> ExitCode {
         chain("chains::a_frame_larger_than_a_page_hides_no_caller", chains::large_frame),
         chain("chains::a_program_deleted_while_it_runs", chains::deleted),
         chain("chains::a_stripped_program_with_a_debug_file", chains::debug_file),
+        chain("chains::a_program_that_only_its_own_mounts_have", chains::own_mounts),
+        chain(
+            "chains::a_program_of_other_mounts_seen_without_cap_sys_admin",
+            chains::own_mounts_without_sys_admin,
+        ),
         chain("chains::code_made_at_run_time", chains::made_at_run_time),
         chain("chains::a_stack_over_32_kib_is_truncated", chains::deep),
         chain("chains::a_thread_and_a_signal_handler", chains::thread_and_signal),

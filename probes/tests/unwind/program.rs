@@ -1,14 +1,17 @@
 //! The watched programs: compiled when a test needs them.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use probes::offcpu::{Options, Session};
 use reports::offcpu::{OffCpu, Stack};
+use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
+use testkit::without_capabilities;
 
 const RUST_CHAIN: &str = "FORKD_TEST_RUST_CHAIN";
 const WINDOW: Duration = Duration::from_millis(250);
@@ -28,6 +31,31 @@ impl Program {
 
     /// The same, with the symbols in a file of their own beside it.
     pub fn stripped(kind: &str, flags: &[&str]) -> Self {
+        let folder = Self::compile_stripped(kind, flags);
+        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+    }
+
+    /// The same, on a file system that is mounted for this program alone.
+    pub fn in_own_mounts(kind: &str, flags: &[&str]) -> Self {
+        const MOVE_AND_RUN: &str = "mount -t tmpfs tmpfs mounted && mv chain chain.debug mounted && \
+                                    exec \"$PWD/mounted/chain\"";
+        let folder = Self::compile_stripped(kind, flags);
+        let mount = folder.path().join("mounted");
+        fs::create_dir(&mount).unwrap();
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", MOVE_AND_RUN]).current_dir(folder.path());
+        let program = Self::start(&mut unshare, folder);
+        let begun = Instant::now();
+        while fs::read_to_string(format!("/proc/{}/comm", program.pid())).unwrap() != "chain\n" {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it does not start");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(fs::read_dir(mount).unwrap().count(), 0, "the mount is seen from outside");
+        assert!(!program.executable().exists());
+        program
+    }
+
+    fn compile_stripped(kind: &str, flags: &[&str]) -> TempDir {
         let folder = Self::compile(kind, flags);
         for arguments in [
             ["--only-keep-debug", "chain", "chain.debug"],
@@ -37,7 +65,7 @@ impl Program {
             let done = Command::new("objcopy").args(arguments).current_dir(folder.path()).status();
             assert!(done.unwrap().success(), "{arguments:?}");
         }
-        Self::start(&mut Command::new(folder.path().join("chain")), folder)
+        folder
     }
 
     fn compile(kind: &str, flags: &[&str]) -> TempDir {
@@ -84,6 +112,16 @@ impl Program {
         let session = Session::attach(self.child.id(), Options::default()).unwrap();
         thread::sleep(WINDOW);
         session.finish().unwrap()
+    }
+
+    /// The same by the command, which has not got these capabilities.
+    pub fn record_without(&self, missing: CapabilitySet) -> OffCpu {
+        let mut probe = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
+        let duration = format!("{}ms", WINDOW.as_millis());
+        probe.args(["offcpu", "--format", "json", "--duration", &duration, "--pid", &self.pid().to_string()]);
+        let output = without_capabilities(&mut probe, missing).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
