@@ -54,7 +54,7 @@ async fn run(cli: cli::Cli) -> anyhow::Result<u8> {
         cli::Command::Part(_) => {}
         cli::Command::Power(arguments) => power::run(&arguments.request()?, &mut interrupt).await?,
         cli::Command::Trend(arguments) => arguments.run()?,
-        cli::Command::ProbeCost(arguments) => probe_cost::run(&arguments.request())?,
+        cli::Command::ProbeCost(arguments) => probe_cost::run(&arguments.request(), &mut interrupt).await?,
         cli::Command::ProbeCostLoad => probe_cost::load::work(),
         cli::Command::Gate(arguments) => return Ok(arguments.run(&mut interrupt).await?),
         cli::Command::Neighbour(_) => {}

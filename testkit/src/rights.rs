@@ -4,9 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::thread::{
-    CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities,
-};
+use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities};
 
 /// Has `command` run without the capabilities `missing`, which it cannot get back as root either.
 pub fn without_capabilities(command: &mut Command, missing: CapabilitySet) -> &mut Command {

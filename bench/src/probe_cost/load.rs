@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::Error;
 
 /// The name of the threads of [`work`].
@@ -58,15 +60,15 @@ impl Load {
     }
 
     /// Lets [`Self::held`] begin, and waits until its threads have ended.
-    pub fn work_through(&mut self) {
+    pub async fn work_through(&mut self) {
         if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"go\n");
             // Its threads end long before; it stays, so that no tool sees it end.
             let tasks = format!("/proc/{}/task", self.pid());
             let count = || std::fs::read_dir(&tasks).map_or(0, Iterator::count);
-            thread::sleep(Duration::from_millis(200));
+            sleep(Duration::from_millis(200)).await;
             while count() > 1 {
-                thread::sleep(Duration::from_millis(10));
+                sleep(Duration::from_millis(10)).await;
             }
             self.0.stdin = Some(stdin);
         }

@@ -1,9 +1,9 @@
 //! The measurements, one after the other.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use reports::offcpu::OffCpu;
+use tokio::process::Command;
 
 use super::load::{Load, WORKER};
 use super::tool::{Cost, Kind, Running, Tool};
@@ -15,33 +15,38 @@ use crate::progress::say;
 const SETTLE_MS: u64 = 300;
 
 /// Everything.
-pub fn all(tools: &[Tool], settings: &Settings, gathered: &mut Gathered) -> Result<(), Error> {
+pub async fn all(tools: &[Tool], settings: &Settings, gathered: &mut Gathered) -> Result<(), Error> {
     for round in 1..=settings.rounds {
         say(format_args!("round {round} of {}", settings.rounds));
         // Each tool is first once in as many rounds as there are tools.
         let first = round as usize % tools.len();
         for tool in tools[first..].iter().chain(&tools[..first]) {
-            unwatched(tool, settings, round, gathered)?;
-            watched(tool, settings, round, gathered)?;
+            unwatched(tool, settings, round, gathered).await?;
+            watched(tool, settings, round, gathered).await?;
         }
-        agreement(tools, round, gathered)?;
+        agreement(tools, round, gathered).await?;
     }
     for round in 1..=settings.rounds {
-        storm(&tools[0], settings, round, gathered)?;
+        storm(&tools[0], settings, round, gathered).await?;
     }
-    million_stacks(gathered);
+    million_stacks(gathered).await;
     Ok(())
 }
 
 /// Switches of others, while a process that sleeps is watched; and how long it took to attach, on a quiet host.
-fn unwatched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+async fn unwatched(
+    tool: &Tool,
+    settings: &Settings,
+    round: u32,
+    gathered: &mut Gathered,
+) -> Result<(), Error> {
     let idle = Load::idle()?;
-    let running = tool.start(idle.pid())?;
+    let running = tool.start(idle.pid()).await?;
     gathered.add(Measure::AttachedMs, tool.kind, round, running.attached_after.as_secs_f64() * 1e3);
     let load = Load::switches(false, false)?;
-    let cost = over(&running, settings);
+    let cost = over(&running, settings).await;
     drop(load);
-    let left = running.stop()?;
+    let left = running.stop().await?;
     let ours = if tool.kind == Kind::Probe { Some(left.report()?) } else { None };
     costs(
         (Measure::UnwatchedNs, Measure::UnwatchedSwitchNs),
@@ -55,12 +60,12 @@ fn unwatched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gather
 }
 
 /// Switches of the watched process.
-fn watched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+async fn watched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
     let load = Load::switches(true, false)?;
-    pause(SETTLE_MS);
-    let running = tool.start(load.pid())?;
-    let cost = over(&running, settings);
-    let left = running.stop()?;
+    pause(SETTLE_MS).await;
+    let running = tool.start(load.pid()).await?;
+    let cost = over(&running, settings).await;
+    let left = running.stop().await?;
     drop(load);
     gathered.add(Measure::PeakMib, tool.kind, round, left.peak_kib as f64 / 1024.0);
     let ours = if tool.kind == Kind::Probe { Some(left.report()?) } else { None };
@@ -69,10 +74,10 @@ fn watched(tool: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered
 }
 
 /// What the programs cost in the window.
-fn over(running: &Running, settings: &Settings) -> Cost {
-    pause(SETTLE_MS);
+async fn over(running: &Running, settings: &Settings) -> Cost {
+    pause(SETTLE_MS).await;
     let before = running.cost();
-    pause(settings.window_ms);
+    pause(settings.window_ms).await;
     let after = running.cost();
     Cost { runs: after.runs - before.runs, all_ns: after.all_ns - before.all_ns }
 }
@@ -101,15 +106,15 @@ fn costs(
 }
 
 /// Ours and offcputime on the same threads, which begin after both have attached and end before either ends.
-fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+async fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Result<(), Error> {
     let tool = |kind| tools.iter().find(move |tool| tool.kind == kind);
     let (Some(probe), Some(peer)) = (tool(Kind::Probe), tool(Kind::Offcputime)) else { return Ok(()) };
     let mut load = Load::held()?;
-    let (ours, theirs) = (probe.start(load.pid())?, peer.start(load.pid())?);
-    pause(SETTLE_MS);
-    load.work_through();
-    pause(SETTLE_MS);
-    let (ours, theirs) = (ours.stop()?.report()?, theirs.stop()?);
+    let (ours, theirs) = (probe.start(load.pid()).await?, peer.start(load.pid()).await?);
+    pause(SETTLE_MS).await;
+    load.work_through().await;
+    pause(SETTLE_MS).await;
+    let (ours, theirs) = (ours.stop().await?.report()?, theirs.stop().await?);
     let workers = ours.threads.iter().filter(|thread| thread.comm == WORKER);
     let ours_ns: u64 = workers.map(|thread| thread.off_cpu_ns).sum();
     let theirs_ns = theirs.offcputime_us(WORKER) * 1000;
@@ -120,13 +125,13 @@ fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Result<(), 
 }
 
 /// As many switches as one CPU makes, and whether any was lost.
-fn storm(probe: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+async fn storm(probe: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered) -> Result<(), Error> {
     let load = Load::switches(true, true)?;
-    pause(SETTLE_MS);
+    pause(SETTLE_MS).await;
     // taskset has become perf by now.
-    let running = probe.start(load.pid())?;
-    pause(settings.window_ms);
-    let report = running.stop()?.report()?;
+    let running = probe.start(load.pid()).await?;
+    pause(settings.window_ms).await;
+    let report = running.stop().await?.report()?;
     let switches: u64 = report.threads.iter().map(|thread| thread.switches).sum();
     let rate = switches as f64 / (report.window_ns as f64 / 1e9);
     gathered.add(Measure::SwitchesPerSecond, Kind::Probe, round, rate);
@@ -136,12 +141,12 @@ fn storm(probe: &Tool, settings: &Settings, round: u32, gathered: &mut Gathered)
 }
 
 /// The benchmark of the crate `probes`, where it has been built.
-fn million_stacks(gathered: &mut Gathered) {
+async fn million_stacks(gathered: &mut Gathered) {
     let build = "build it (cargo bench -p probes --bench report --no-run)";
     let Some(program) = built_bench() else {
         return gathered.skipped.push(format!("the million stacks are left out: {build}"));
     };
-    let output = Command::new(program).arg("--bench").output();
+    let output = Command::new(program).arg("--bench").kill_on_drop(true).output().await;
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     for (round, seconds) in text.lines().filter_map(seconds).enumerate() {
         gathered.add(Measure::MillionStacksS, Kind::Probe, round as u32 + 1, seconds);

@@ -1,14 +1,17 @@
 //! What `forkd-probe offcpu` costs, beside the tools that do the same.
 //!
 //! The tools take turns in one run, in an order that goes round, so that what the host does meanwhile is in all
-//! of them. Times of BPF programs are the kernel's own run-time statistics, which are on for the whole run.
+//! of them. Times of BPF programs are the kernel's own run-time statistics, which are on for the whole run. A signal ends
+//! every wait, and what is held then (statistics, tracefs, tools, loads) is dropped: that puts it back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::Error;
+use crate::interrupt::Interrupt;
 use crate::progress::{print, say};
 
 pub mod load;
@@ -112,12 +115,13 @@ impl Gathered {
     }
 }
 
-/// Measures, writes `probe-cost.csv`, `probe-cost.json` and `probe-cost.md`, and prints the table.
+/// Measures, writes `probe-cost.csv`, `probe-cost.json` and `probe-cost.md`, and prints the table. A signal ends it
+/// early: what it has measured until then is written, and what it has changed on the host is put back.
 ///
 /// # Errors
 /// [`Error::Missing`] where there is no `forkd-probe`, no `perf`, or not the rights; a peer that is missing is
-/// left out, and named.
-pub fn run(request: &Request) -> Result<(), Error> {
+/// left out, and named. [`Error::Interrupted`] after a signal.
+pub async fn run(request: &Request, interrupt: &mut Interrupt) -> Result<(), Error> {
     output::prepare(&request.out)?;
     let _statistics = Statistics::on()?;
     let _tracefs = Tracefs::mounted();
@@ -126,12 +130,17 @@ pub fn run(request: &Request) -> Result<(), Error> {
         say(line);
     }
     let mut gathered = Gathered { skipped, ..Gathered::default() };
-    measure::all(&tools, &request.settings, &mut gathered)?;
-    print(output::text(&gathered.rows));
-    for path in output::write(request, &gathered)? {
-        print(format_args!("{}\n", path.display()));
+    let done = interrupt.or(measure::all(&tools, &request.settings, &mut gathered)).await;
+    if let Err(error @ Error::Interrupted(_)) = &done {
+        gathered.skipped.push(format!("{error}: what comes after the last figure was not measured"));
     }
-    Ok(())
+    if done.is_ok() || (matches!(done, Err(Error::Interrupted(_))) && !gathered.rows.is_empty()) {
+        print(output::text(&gathered.rows));
+        for path in output::write(request, &gathered)? {
+            print(format_args!("{}\n", path.display()));
+        }
+    }
+    done
 }
 
 /// The kernel's run-time statistics of BPF programs, on until this is dropped.
@@ -177,6 +186,6 @@ impl Drop for Tracefs {
     }
 }
 
-fn pause(ms: u64) {
-    thread::sleep(Duration::from_millis(ms));
+async fn pause(ms: u64) {
+    sleep(Duration::from_millis(ms)).await;
 }

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use reports::offcpu::OffCpu;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::sleep;
 
 use crate::Error;
 use crate::host::tools;
@@ -93,7 +93,7 @@ impl Tool {
     }
 
     /// Starts it on the process `pid`, and waits until it is attached.
-    pub fn start(&self, pid: u32) -> Result<Running, Error> {
+    pub async fn start(&self, pid: u32) -> Result<Running, Error> {
         let output = tempfile::tempfile().map_err(Error::file("create", Path::new("a temporary file")))?;
         let stdout = output.try_clone().map_err(Error::file("open", Path::new("a temporary file")))?;
         let begun = Instant::now();
@@ -113,7 +113,7 @@ impl Tool {
                     reason: "it did not attach; run it by hand to see why".to_owned(),
                 });
             }
-            thread::sleep(LOOK);
+            sleep(LOOK).await;
         }
         running.attached_after = begun.elapsed();
         Ok(running)
@@ -174,7 +174,7 @@ impl Running {
     }
 
     /// Has it report, and end.
-    pub fn stop(mut self) -> Result<Left, Error> {
+    pub async fn stop(mut self) -> Result<Left, Error> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let peak_kib = field(&status, "VmHWM:");
         let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
@@ -186,7 +186,7 @@ impl Running {
                     reason: "it did not end when it was interrupted".to_owned(),
                 });
             }
-            thread::sleep(Duration::from_millis(10));
+            sleep(Duration::from_millis(10)).await;
         }
         let mut output = String::new();
         let unreadable = Error::file("read", Path::new("a temporary file"));
