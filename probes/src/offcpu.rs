@@ -189,7 +189,7 @@ impl Session {
         let cost = self.recording.cost(&gathered);
         let mut facts = self.recording.facts();
         facts.warnings.extend(hidden_kernel_symbols());
-        let symbolizer = Symbolizer::new(std::mem::take(&mut gathered.user));
+        let symbolizer = Symbolizer::after_recording(std::mem::take(&mut gathered.user));
         OffCpu { cost, ..report(facts, gathered, windows, &self.options.filter, symbolizer) }
     }
 }
@@ -229,6 +229,7 @@ fn report(
     warnings.extend(unpaired(&gathered.loss));
     warnings.extend(left_out(totals.left_out(), filter));
     let Tables { threads, stacks } = totals.tables(&gathered.notes, &mut symbolizer);
+    warnings.extend(symbolizer.warning());
     let first = processes.first();
     OffCpu {
         schema: SCHEMA.to_owned(),

@@ -33,7 +33,9 @@ Exit codes:
   3  this host or this user's rights do not allow it: capabilities, kernel without BTF, lockdown
 
 Environment:
-  FORKD_BPF_OBJECT  load this BPF object in place of the built-in one";
+  FORKD_BPF_OBJECT  load this BPF object in place of the built-in one
+  DEBUGINFOD_URLS   servers that are asked for symbols of binaries that have none here, once nothing is recorded
+  DEBUGINFOD_CACHE_PATH, DEBUGINFOD_MAXTIME (seconds, 90), DEBUGINFOD_MAXSIZE (bytes)  of what they give";
 
 /// Where the time of a process goes.
 #[derive(Debug, Parser)]

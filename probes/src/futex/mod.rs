@@ -62,7 +62,7 @@ impl Session {
         for (pid, places) in &mut self.places {
             places.refresh(*pid);
         }
-        let names = Symbolizer::new(std::mem::take(&mut gathered.user));
+        let names = Symbolizer::after_recording(std::mem::take(&mut gathered.user));
         Ok(report(self.recording.facts(), gathered, tids, names, &self.places))
     }
 }
@@ -114,6 +114,7 @@ fn report(
     let mut words: Vec<futex::Word> =
         summed.words.into_iter().filter_map(|(place, word)| table.word(place, word, sound)).collect();
     words.sort_by_key(|word| (Reverse(asleep_ns(word)), word.pid, word.address));
+    warnings.extend(table.names.warning());
     Futex {
         schema: SCHEMA.to_owned(),
         processes,

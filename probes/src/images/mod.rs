@@ -98,6 +98,11 @@ impl Mapping {
         &self.line.path
     }
 
+    /// The last part of the path, or the name; `[anonymous]` where there is none.
+    pub fn file_name(&self) -> &str {
+        self.path().rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("[anonymous]")
+    }
+
     fn open(line: maps::Line, process: &Path) -> Self {
         let content = match line.path.as_str() {
             "[vdso]" => memory(process, &line).map_or(Content::Unknown, Content::Memory),

@@ -127,8 +127,10 @@ impl Session {
         drop(stop);
         let ended = thread.join().map_err(|_| FinishError::Drain("its thread panicked".into()))?;
         let gathered = ended.map_err(|error| FinishError::Drain(error.to_string()))?;
-        let mut names = Symbolizer::new(gathered.user);
+        let mut names = Symbolizer::after_recording(gathered.user);
         let (threads, stacks) = gathered.tally.tables(&gathered.times, self.frequency_hz, tids, &mut names);
+        let mut warnings = gathered.warnings;
+        warnings.extend(names.warning());
         let loss = [("lost_samples", gathered.lost), ("undecodable", gathered.undecodable)];
         Ok(OnCpu {
             schema: SCHEMA.to_owned(),
@@ -137,7 +139,7 @@ impl Session {
             frequency_hz: self.frequency_hz,
             events: gathered.events,
             loss: loss.map(|(cause, count)| (cause.to_owned(), count)).into(),
-            warnings: gathered.warnings,
+            warnings,
             threads,
             stacks,
         })

@@ -12,7 +12,7 @@ use super::container::Writer;
 use super::contents::RecordedDevices;
 use super::entry;
 use super::facts::{ClosingFacts, Fact, MapsFact, Module, OpeningFacts, UserName};
-use super::seen::Seen;
+use super::seen::{Seen, UserAddress};
 use crate::decode::{self, UserSide};
 use crate::device::Disks;
 use crate::images::Images;
@@ -45,6 +45,8 @@ pub struct Tape {
     failed: Option<io::Error>,
     seen: Seen,
     namer: Namer,
+    /// Addresses whose names may be had when nothing is recorded any more.
+    to_be_fetched: Vec<UserAddress>,
     places: BTreeMap<u32, Places>,
     /// By process: how many of its mappings are in the file, and which were current.
     modules: BTreeMap<u32, (usize, Vec<u32>)>,
@@ -67,6 +69,7 @@ impl Tape {
             failed: None,
             seen: Seen::default(),
             namer,
+            to_be_fetched: Vec::new(),
             places: user.pids().map(|pid| (pid, Places::of(pid))).collect(),
             modules: BTreeMap::new(),
             disks: (facts.devices != RecordedDevices::None).then(Disks::default),
@@ -146,8 +149,13 @@ impl Tape {
         let kernel = self.seen.take_kernel();
         let names = self.namer.kernel(&kernel);
         let mut named = Vec::new();
-        for (pid, place, is_return) in self.seen.take_user(user) {
+        let new = self.seen.take_user(user);
+        for (pid, place, is_return) in std::mem::take(&mut self.to_be_fetched).into_iter().chain(new) {
             let Some(images) = user.images(pid) else { continue };
+            if self.namer.may_be_fetched(pid, images, place) {
+                self.to_be_fetched.push((pid, place, is_return));
+                continue;
+            }
             let name = self.namer.user(pid, images, place, is_return);
             named.push(UserName { pid, mapping: place.mapping, address: place.address, is_return, name });
         }
@@ -204,6 +212,7 @@ impl Tape {
     }
 
     fn close(mut self, ending: &Ending, user: &ProcessStacks) -> io::Result<Written> {
+        self.namer.allow_fetching();
         self.names(user);
         let words = self.seen.all_words();
         self.homes(&words);
@@ -214,7 +223,7 @@ impl Tape {
             recursion_misses: ending.recursion_misses,
             unkept: ending.unkept,
             programs: ending.programs.clone(),
-            warnings: hidden_kernel_symbols().into_iter().collect(),
+            warnings: hidden_kernel_symbols().into_iter().chain(self.namer.warning()).collect(),
             maps: MapsFact::from(&ending.maps),
         }));
         self.flush();

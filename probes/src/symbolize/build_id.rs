@@ -1,5 +1,8 @@
 //! What names one build of a binary among all others.
 
+use std::fs::File;
+use std::path::Path;
+
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ReadCache, ReadRef};
 
@@ -12,6 +15,11 @@ pub fn build_id(content: &Content) -> Option<String> {
         Content::Memory(bytes) => read(&**bytes),
         Content::Unknown => None,
     }
+}
+
+/// The same of a file that nobody has mapped.
+pub fn of_path(path: &Path) -> Option<String> {
+    read(&ReadCache::new(&File::open(path).ok()?))
 }
 
 fn read<'data, R: ReadRef<'data>>(data: R) -> Option<String> {

@@ -7,33 +7,51 @@ use std::path::{Path, PathBuf};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ReadCache};
 
-use super::build_id::hexadecimal;
+use super::build_id::{self, hexadecimal};
 use crate::images::Images;
 
 const DEBUG_FOLDER: &str = "usr/lib/debug";
 
-/// The debug file of a binary that has no symbol table of its own, which the process knows as `path`.
+/// Where the symbols of a binary are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Symbols {
+    /// In itself, or there is no telling where else.
+    Inside,
+    /// In this debug file.
+    In(PathBuf),
+    /// Not on this host. This is its build-id, in hexadecimal.
+    Missing(String),
+}
+
+/// Where the symbols of a binary are, which the process knows as `path`.
 ///
 /// Places are those of gdb ("Debugging Information in Separate Files"): by build-id, then by the name in
 /// `.gnu_debuglink`; in the process's own file tree, then in this one's. A debug file must have the
 /// binary's build-id: one of another build names other functions.
-pub fn find(file: &File, path: &str, images: &Images) -> Option<PathBuf> {
+pub fn locate(file: &File, path: &str, images: &Images) -> Symbols {
     let data = ReadCache::new(file);
-    let elf = ElfFile64::<Endianness, _>::parse(&data).ok()?;
-    if elf.symbol_table().is_some() {
-        return None;
-    }
-    let build_id = elf.build_id().ok().flatten()?;
+    let Ok(elf) = ElfFile64::<Endianness, _>::parse(&data) else { return Symbols::Inside };
+    let build_id = elf.build_id().ok().flatten().filter(|id| !id.is_empty()).map(hexadecimal);
+    let Some(build_id) = build_id.filter(|_| elf.symbol_table().is_none()) else { return Symbols::Inside };
     let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
     let process_root = images.root().map(|root| PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
     let roots = process_root.into_iter().chain([PathBuf::from("/")]);
-    let places = roots.flat_map(|root| places(&root, build_id, link.as_deref(), path));
-    places.into_iter().find(|place| has_build_id(place, build_id))
+    let found = roots
+        .flat_map(|root| places(&root, &build_id, link.as_deref(), path))
+        .find(|place| build_id::of_path(place).as_ref() == Some(&build_id));
+    found.map_or(Symbols::Missing(build_id), Symbols::In)
 }
 
-fn places(root: &Path, build_id: &[u8], link: Option<&str>, path: &str) -> Vec<PathBuf> {
+/// The debug file of a binary that has no symbol table of its own, where there is one.
+pub fn find(file: &File, path: &str, images: &Images) -> Option<PathBuf> {
+    match locate(file, path, images) {
+        Symbols::In(place) => Some(place),
+        Symbols::Inside | Symbols::Missing(_) => None,
+    }
+}
+
+fn places(root: &Path, hex: &str, link: Option<&str>, path: &str) -> Vec<PathBuf> {
     let debug = root.join(DEBUG_FOLDER);
-    let hex = hexadecimal(build_id);
     let mut places = Vec::new();
     if hex.len() > 2 {
         places.push(debug.join(".build-id").join(&hex[..2]).join(format!("{}.debug", &hex[2..])));
@@ -49,20 +67,13 @@ fn places(root: &Path, build_id: &[u8], link: Option<&str>, path: &str) -> Vec<P
     places
 }
 
-fn has_build_id(place: &Path, build_id: &[u8]) -> bool {
-    let Ok(file) = File::open(place) else { return false };
-    let data = ReadCache::new(&file);
-    let elf = ElfFile64::<Endianness, _>::parse(&data);
-    elf.is_ok_and(|elf| elf.build_id().ok().flatten() == Some(build_id))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn places_are_by_build_id_then_beside_the_binary_then_in_the_debug_folder() {
-        let found = places(Path::new("/"), &[0xab, 0xcd, 0xef], Some("tool.debug"), "/opt/bin/tool");
+        let found = places(Path::new("/"), "abcdef", Some("tool.debug"), "/opt/bin/tool");
         let expected = [
             "/usr/lib/debug/.build-id/ab/cdef.debug",
             "/opt/bin/tool.debug",

@@ -10,18 +10,25 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use tempfile::NamedTempFile;
 
-use super::debug_file;
+use super::debug_file::{self, Symbols};
+use super::debuginfod::{Debuginfod, Found};
 use super::demangle::demangle;
 use crate::images::{Content, Images, Mapping, Place, Segments};
 
 /// Where the symbols of each mapping are, by its process and number.
 #[derive(Debug, Default)]
-pub struct Binaries(HashMap<(u32, u32), Option<Binary>>);
+pub struct Binaries {
+    known: HashMap<(u32, u32), Option<Binary>>,
+    /// Has the debug files that this host has not.
+    debuginfod: Option<Debuginfod>,
+}
 
 #[derive(Debug)]
 struct Binary {
     path: PathBuf,
     segments: Segments,
+    /// Its symbols are not here, and servers have not been asked for them yet.
+    may_be_fetched: bool,
     /// Holds a file that was made of memory, for a library that reads files only.
     _copy: Option<NamedTempFile>,
 }
@@ -40,28 +47,75 @@ pub fn name(
     let (Some(number), Some(mapping)) = (place.mapping, images.mapping(place)) else {
         return format!("{:#x}", place.address);
     };
-    let binary = binaries.0.entry((pid, number)).or_insert_with(|| Binary::of(mapping, images));
-    let function = match binary {
+    let function = match binaries.binary(pid, number, images, mapping) {
         Some(binary) => binary.function(symbolizer, mapping.offset(address)),
         None => images.perf_map().name(address),
     };
     function.unwrap_or_else(|| position(images, place))
 }
 
+impl Binaries {
+    /// With what servers gave, as far as they are asked.
+    pub fn new(debuginfod: Option<Debuginfod>) -> Self {
+        Self { debuginfod, ..Self::default() }
+    }
+
+    fn binary(&mut self, pid: u32, number: u32, images: &Images, mapping: &Mapping) -> Option<&Binary> {
+        let Self { known, debuginfod } = self;
+        let binary = known.entry((pid, number));
+        binary.or_insert_with(|| Binary::of(mapping, images, debuginfod.as_mut())).as_ref()
+    }
+
+    /// Whether servers may have the symbols of `place`, and have not been asked yet.
+    pub fn may_be_fetched(&mut self, pid: u32, images: &Images, place: Place) -> bool {
+        let (Some(number), Some(mapping)) = (place.mapping, images.mapping(place)) else { return false };
+        self.binary(pid, number, images, mapping).is_some_and(|binary| binary.may_be_fetched)
+    }
+
+    /// Has servers asked for what is not here, from now on.
+    pub fn allow_fetching(&mut self) {
+        if let Some(debuginfod) = &mut self.debuginfod {
+            debuginfod.allow_fetching();
+            self.known.retain(|_, binary| !binary.as_ref().is_some_and(|binary| binary.may_be_fetched));
+        }
+    }
+
+    /// What servers could not give, in one sentence.
+    pub fn warning(&self) -> Option<String> {
+        self.debuginfod.as_ref()?.warning()
+    }
+}
+
 impl Binary {
-    fn of(mapping: &Mapping, images: &Images) -> Option<Self> {
-        let (path, copy) = match mapping.content() {
+    fn of(mapping: &Mapping, images: &Images, debuginfod: Option<&mut Debuginfod>) -> Option<Self> {
+        let segments = Segments::of(mapping.content());
+        match mapping.content() {
             Content::File(file) => {
-                let itself = || PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-                (debug_file::find(file, mapping.path(), images).unwrap_or_else(itself), None)
+                let itself = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                let (path, may_be_fetched) = match debug_file::locate(file, mapping.path(), images) {
+                    Symbols::Inside => (itself, false),
+                    Symbols::In(path) => (path, false),
+                    Symbols::Missing(build_id) => {
+                        let found = debuginfod.map(|client| client.find(&build_id, mapping.file_name()));
+                        match found {
+                            Some(Found::File(path)) => (path, false),
+                            found => (itself, found == Some(Found::NotAsked)),
+                        }
+                    }
+                };
+                Some(Self { path, segments, may_be_fetched, _copy: None })
             }
             Content::Memory(bytes) => {
                 let copy = copy(bytes).ok()?;
-                (copy.path().to_owned(), Some(copy))
+                Some(Self {
+                    path: copy.path().to_owned(),
+                    segments,
+                    may_be_fetched: false,
+                    _copy: Some(copy),
+                })
             }
-            Content::Unknown => return None,
-        };
-        Some(Self { path, segments: Segments::of(mapping.content()), _copy: copy })
+            Content::Unknown => None,
+        }
     }
 
     /// By the address in the file's own terms, which a debug file shares: its offsets are others.
@@ -85,8 +139,7 @@ fn copy(bytes: &[u8]) -> io::Result<NamedTempFile> {
 pub fn position(images: &Images, place: Place) -> String {
     let Some(mapping) = images.mapping(place) else { return format!("{:#x}", place.address) };
     let offset = mapping.offset(place.address);
-    let file = mapping.path().rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("[anonymous]");
-    format!("{file}+{offset:#x}")
+    format!("{}+{offset:#x}", mapping.file_name())
 }
 
 #[cfg(test)]
@@ -128,7 +181,7 @@ mod tests {
     fn the_vdso_has_names() {
         let images = Images::of(std::process::id()).unwrap();
         let vdso = images.mapping_named("[vdso]").unwrap();
-        let binary = Binary::of(vdso, &images).unwrap();
+        let binary = Binary::of(vdso, &images, None).unwrap();
         let symbolizer = Symbolizer::builder().enable_demangling(false).build();
         let names = (0..0x2000).step_by(16).filter_map(|offset| binary.function(&symbolizer, offset));
         assert!(names.into_iter().any(|name| name.contains("clock_gettime")));

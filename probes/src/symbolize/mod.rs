@@ -2,6 +2,7 @@
 
 mod build_id;
 mod debug_file;
+mod debuginfod;
 mod demangle;
 mod elf;
 pub mod functions;
@@ -49,6 +50,19 @@ impl Symbolizer {
     /// For the kernel that runs, and the processes whose stacks these are.
     pub fn new(stacks: ProcessStacks) -> Self {
         Self { known: Known::default(), namer: Some(Namer::default()), stacks }
+    }
+
+    /// The same once nothing is recorded any more: debug files that are not here are fetched from the servers that
+    /// `DEBUGINFOD_URLS` names. Then a name may take minutes.
+    pub fn after_recording(stacks: ProcessStacks) -> Self {
+        let mut namer = Namer::default();
+        namer.allow_fetching();
+        Self { known: Known::default(), namer: Some(namer), stacks }
+    }
+
+    /// What could not be fetched of what was asked for by now, in one sentence.
+    pub fn warning(&self) -> Option<String> {
+        self.namer.as_ref()?.warning()
     }
 
     /// For a recording of another kernel, or of processes that are gone: what is not known stays a position in

@@ -6,6 +6,7 @@ use blazesym::symbolize::source::{Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
 use blazesym::{Addr, MaybeDefault};
 
+use super::debuginfod::{Debuginfod, Settings};
 use super::elf::{self, Binaries};
 use crate::images::{Images, Place};
 use crate::interrupt;
@@ -28,7 +29,8 @@ impl Default for Namer {
     fn default() -> Self {
         // Its demangling takes a C function called `c` for the type `char`.
         let blazesym = Blazesym::builder().enable_demangling(false).build();
-        Self { blazesym, binaries: Binaries::default(), interrupts: None }
+        let debuginfod = Settings::from_environment().map(Debuginfod::new);
+        Self { blazesym, binaries: Binaries::new(debuginfod), interrupts: None }
     }
 }
 
@@ -49,6 +51,22 @@ impl Namer {
     /// that a call comes back to it.
     pub fn user(&mut self, pid: u32, images: &Images, place: Place, is_return: bool) -> String {
         elf::name(&self.blazesym, &mut self.binaries, pid, images, place, is_return)
+    }
+
+    /// Whether [`Self::user`] would find a better name after [`Self::allow_fetching`].
+    pub fn may_be_fetched(&mut self, pid: u32, images: &Images, place: Place) -> bool {
+        self.binaries.may_be_fetched(pid, images, place)
+    }
+
+    /// Has debug files that are not here fetched from the servers that `DEBUGINFOD_URLS` names. That may take minutes, and
+    /// is not for as long as anything is recorded.
+    pub fn allow_fetching(&mut self) {
+        self.binaries.allow_fetching();
+    }
+
+    /// What could not be fetched, in one sentence.
+    pub fn warning(&self) -> Option<String> {
+        self.binaries.warning()
     }
 
     /// Who has a handler for a device interrupt.

@@ -114,7 +114,7 @@ impl Session {
         let cost = self.recording.cost(&gathered);
         let mut facts = self.recording.facts();
         facts.warnings.extend(hidden_kernel_symbols());
-        let names = Symbolizer::new(std::mem::take(&mut gathered.user));
+        let names = Symbolizer::after_recording(std::mem::take(&mut gathered.user));
         Ok(Wbt { cost, ..report(facts, gathered, names, &self.disks, tids) })
     }
 }
@@ -138,14 +138,16 @@ fn report(
     disks: &Disks,
     tids: &[u32],
 ) -> Wbt {
-    let warnings = warnings(&facts, &gathered.loss);
+    let mut warnings = warnings(&facts, &gathered.loss);
     let Facts { processes, start_ns, attach, hooks, .. } = facts;
     let Throttling { waiting, devices, sums } = gathered.analysis;
     let dirtiers = Dirtiers::new(&gathered.maps.dirtied);
     let everybody = Question::default();
     let flows = sums.finish(gathered.end_ns, &dirtiers, &everybody).flows;
     let rows = waiting.finish(gathered.end_ns, &gathered.maps.throttled);
-    let waits = Naming::new(&gathered.notes, names).waits(rows, tids);
+    let mut naming = Naming::new(&gathered.notes, names);
+    let waits = naming.waits(rows, tids);
+    warnings.extend(naming.names.warning());
     let waited_for = waits.iter().filter_map(|waits| waits.device.clone());
     let devices = with_names(devices.finish(waited_for), disks);
     Wbt {

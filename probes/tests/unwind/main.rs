@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod chains;
+mod debuginfod;
 mod firecracker;
 mod program;
 
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         chain("chains::code_made_at_run_time", chains::made_at_run_time),
         chain("chains::a_stack_over_32_kib_is_truncated", chains::deep),
         chain("chains::a_thread_and_a_signal_handler", chains::thread_and_signal),
+        chain("debuginfod::symbols_are_fetched_once_by_build_id", debuginfod::fetched),
+        chain("debuginfod::what_no_server_has_is_warned_of", debuginfod::not_there),
+        chain("debuginfod::nobody_is_asked_while_anything_is_recorded", debuginfod::after_the_recording),
         Test {
             name: "firecracker::syscalls_outside_call_frame_information_have_one_offset",
             needs: &[Need::Firecracker],

@@ -55,6 +55,15 @@ impl Program {
         program
     }
 
+    /// The same, with the symbols in a file that no binary leads to; gives what that holds as well.
+    pub fn without_its_debug_file(kind: &str, flags: &[&str]) -> (Self, Vec<u8>) {
+        let folder = Self::compile_stripped(kind, flags);
+        let path = folder.path().join("chain.debug");
+        let contents = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        (Self::start(&mut Command::new(folder.path().join("chain")), folder), contents)
+    }
+
     fn compile_stripped(kind: &str, flags: &[&str]) -> TempDir {
         let folder = Self::compile(kind, flags);
         for arguments in [
@@ -88,6 +97,11 @@ impl Program {
     pub fn rust() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         Self::start(command.env(RUST_CHAIN, "1"), tempfile::tempdir().unwrap())
+    }
+
+    /// Its folder, which goes with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Any program, with a folder that goes with it.
