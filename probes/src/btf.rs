@@ -284,13 +284,13 @@ fn section(bytes: &[u8], header_len: usize, offset: u32, length: u32) -> Result<
 }
 
 /// For [`crate::fuzzing`]: a structure in a structure.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn samples() -> Vec<Vec<u8>> {
     vec![sample()]
 }
 
 /// `struct task { int pid; struct { int tgid; }; }`, written by hand.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 fn sample() -> Vec<u8> {
     let strings = b"\0int\0task\0pid\0tgid\0";
     let mut types: Vec<u32> = Vec::new();

@@ -1,4 +1,5 @@
-//! The parsers of this crate, each on seeds that lead far into it and on what becomes of them when they are damaged.
+//! The parsers of this crate, each on seeds that lead far into it and on what becomes of them when they are damaged:
+//! a few thousand times as a unit test, and as long as one likes as a target in `fuzz/`.
 
 use std::mem::offset_of;
 
@@ -12,16 +13,21 @@ use crate::aggregate::Filter;
 use crate::images::{self, Content, Images, PerfMap};
 use crate::recfile::{self, RecordedCalls};
 use crate::unwind::{At, Module, Registers, Stack};
-use crate::{btf, call, decode, device, futex, io, offcpu, proc, symbolize, syscalls, unwind, wbt};
+use crate::{
+    attend, btf, call, decode, device, explain, futex, interrupt, io, load, offcpu, oncpu, proc, symbolize,
+    syscalls, unwind, wbt,
+};
 
 /// Every one.
 pub const TARGETS: &[Target] = &[
     Target { name: "record", body: record, seeds: records },
     Target { name: "recording_file", body: recording_file, seeds: recordings },
     Target { name: "recording_entries", body: recording_entries, seeds: entries },
-    Target { name: "proc_maps", body: maps, seeds: maps_seeds },
+    Target { name: "proc_process", body: process, seeds: process_seeds },
     Target { name: "proc_thread", body: thread, seeds: thread_seeds },
+    Target { name: "proc_kernel", body: kernel, seeds: kernel_seeds },
     Target { name: "perf_map", body: perf_map, seeds: perf_map_seeds },
+    Target { name: "attend_line", body: attend_line, seeds: attend_seeds },
     Target { name: "btf", body: btf, seeds: btf::samples },
     Target { name: "elf", body: elf, seeds: elf_seeds },
     Target { name: "offsets", body: offsets, seeds: offsets_seeds },
@@ -31,8 +37,7 @@ pub const TARGETS: &[Target] = &[
 pub fn record(bytes: &[u8]) {
     let _ = decode::Decoder::default().decode(bytes);
     let _ = (decode::kernel_stack(bytes), decode::user_side(bytes), decode::device(bytes));
-    let _ = decode::task_registers(bytes);
-    let _ = device::is_device(bytes).then(|| device::decode(bytes));
+    let _ = (decode::task_registers(bytes), device::decode(bytes));
     if let Ok(record) = call::decode(bytes)
         && let call::CallEvent::Enter { number, arguments, words, .. } = record.event
     {
@@ -58,18 +63,31 @@ pub fn recording_entries(bytes: &[u8]) {
     }
 }
 
-/// `/proc/PID/maps`.
-pub fn maps(bytes: &[u8]) {
+/// `/proc/PID/maps` and `/proc/PID/status`.
+pub fn process(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    images::parse_maps(&text);
+    images::parse_texts(&text);
     symbolize::parse_maps(&text);
 }
 
-/// A thread's files in `/proc`, and `/proc/interrupts`.
+/// A thread's files in `/proc`.
 pub fn thread(bytes: &[u8]) {
+    proc::parse_all(&String::from_utf8_lossy(bytes));
+}
+
+/// What the kernel says of itself: symbols, interrupts, lists of CPUs, fields of tracepoints, cgroups.
+pub fn kernel(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    proc::parse_all(&text);
-    let _ = crate::interrupt::device(&text, 24);
+    symbolize::parse_kernel_symbols(&text);
+    load::parse_format(&text);
+    explain::parse_quota(&text);
+    let _ = (interrupt::device(&text, 24), oncpu::parse_cpus(&text));
+}
+
+/// What a daemon and the process that holds its probes say to each other.
+pub fn attend_line(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<attend::Request>(bytes);
+    let _ = serde_json::from_slice::<attend::Answer>(bytes);
 }
 
 /// A run-time compiler's names.
@@ -87,7 +105,9 @@ pub fn btf(bytes: &[u8]) {
 /// A mapped binary: its segments, symbols, call frame information, and code.
 pub fn elf(bytes: &[u8]) {
     let content = Content::Memory(bytes.into());
-    let _ = (symbolize::build_id(&content), images::Segments::of(&content).address(0x1000));
+    let segments = images::Segments::of(&content);
+    let _ = (symbolize::build_id(&content), segments.address(0x1000), segments.file_offset(0x1000));
+    symbolize::parse_elf(bytes);
     let module = Module::new(&content);
     let stack = [0x5a; 256];
     let stack = Stack { start: 0x7000, bytes: &stack };
@@ -123,6 +143,7 @@ fn records() -> Vec<Vec<u8>> {
     vec![
         record_of(Kind::SwitchOut, 2, &[1; size_of::<SwitchOut>()], &[9; 16]),
         record_of(Kind::SwitchIn, 0, &[], &[]),
+        record_of(Kind::SwitchBack, 1, &[1; size_of::<SwitchOut>()], &[9; 8]),
         record_of(Kind::Waking, 1, &[1; size_of::<Waking>()], &[9; 8]),
         record_of(Kind::Born, 0, &[1; size_of::<Other>()], &[]),
         record_of(Kind::UserStack, 0, &[0; size_of::<UserStack>()], &[]),
@@ -177,11 +198,11 @@ fn recordings() -> Vec<Vec<u8>> {
     entries().iter().filter_map(|entries| recfile::sealed(&facts, entries).ok()).collect()
 }
 
-fn maps_seeds() -> Vec<Vec<u8>> {
+fn process_seeds() -> Vec<Vec<u8>> {
     let text = "55d0c000-55d0d000 r-xp 00001000 08:01 42   /opt/a b/c (deleted)\n7f00000000-7f00002000 rw-p 00000000 \
                 00:00 0 \n7ffc000-7ffd000 r-xp 00000000 00:00 0   [vdso]\nffffffffff600000-ffffffffff601000 --xp \
                 00000000 00:00 0 [vsyscall]\n";
-    vec![text.as_bytes().to_vec()]
+    vec![text.as_bytes().to_vec(), b"Name:\tsh\nTgid:\t42\nNSpid:\t4242\t42\n".to_vec()]
 }
 
 fn thread_seeds() -> Vec<Vec<u8>> {
@@ -189,10 +210,33 @@ fn thread_seeds() -> Vec<Vec<u8>> {
         "42 (a) b (c)) S 1 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 1 0 98765 1000 1 184",
         "[<0>] ep_poll+0x2a0/0x350\n[<0>] wbt_wait+0x1/0x2 [blk]\n",
         "202 0x7f10 0x189 0x2 0x0 0x0 0xffffffff 0x7ffc0 0x7f12ab\n",
-        "     CPU0  CPU1\n  24:  118243  7  PCI-MSIX-0000:00:02.0  1-edge  virtio1-req.0\n",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
+}
+
+fn kernel_seeds() -> Vec<Vec<u8>> {
+    [
+        "ffffffff81000000 T _stext\nffffffff81000010 t wbt_wait\nffffffffc0001000 t jbd2_log [jbd2]\n",
+        "     CPU0  CPU1\n  24:  118243  7  PCI-MSIX-0000:00:02.0  1-edge  virtio1-req.0\n",
+        "0-3,8,10-11\n",
+        "\tfield:pid_t next_pid;\toffset:56;\tsize:4;\tsigned:1;\n",
+        "nr_throttled 7\nthrottled_usec 1200\nthrottled_time 5\n",
+        "4:cpu,cpuacct:/a/b\n0::/c\n30 25 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+fn attend_seeds() -> Vec<Vec<u8>> {
+    let window = Some(attend::Bounds { start_ns: 1, end_ns: 2, tid: 3 });
+    let requests = [
+        attend::Request::Arm { id: "a".to_owned(), pids: vec![1, 2] },
+        attend::Request::Disarm { id: "a".to_owned(), window },
+    ];
+    let failed = attend::Answer::Failed { id: "a".to_owned(), reason: "none".to_owned() };
+    let lines = requests.iter().map(serde_json::to_vec).chain([serde_json::to_vec(&failed)]);
+    lines.filter_map(Result::ok).collect()
 }
 
 fn perf_map_seeds() -> Vec<Vec<u8>> {

@@ -17,8 +17,8 @@ mod drain;
 mod error;
 pub mod explain;
 pub mod futex;
-#[cfg(test)]
-mod fuzzing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gaps;
 pub mod host;
 pub mod images;

@@ -286,7 +286,7 @@ fn parse_call(text: &str) -> Option<(u32, [u64; 6])> {
 }
 
 /// For [`crate::fuzzing`]: as each of a thread's files.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn parse_all(text: &str) {
     let _ =
         (parse_stat(text), name_state_start(text), parse_stack(text), parse_syscall(text), parse_call(text));

@@ -42,6 +42,9 @@ pub use function::{FunctionWindows, Opened};
 use state::State;
 use worker::Worker;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use quota::parse_all as parse_quota;
+
 /// How often a running thread is looked at while a window is open, in nanoseconds of its CPU's time.
 const SAMPLE_PERIOD_NS: u64 = 1_000_000;
 /// How far from a look its stack still counts as evidence: two periods, because a look may be late by one.

@@ -22,11 +22,11 @@ fn throttled(stat: &str) -> u64 {
         let value: u64 = value.trim().parse().ok()?;
         match name {
             "throttled_time" => Some(value),
-            "throttled_usec" => Some(value * 1_000),
+            "throttled_usec" => Some(value.saturating_mul(1_000)),
             _ => None,
         }
     };
-    stat.lines().filter_map(field).sum()
+    stat.lines().filter_map(field).fold(0, u64::saturating_add)
 }
 
 /// The `cpu.stat` of one line of `/proc/PID/cgroup`: `4:cpu,cpuacct:/path`, or `0::/path` of version 2.
@@ -51,6 +51,15 @@ fn stat_file(line: &str, mounts: &str) -> Option<String> {
     Some(format!("{mount}{}/cpu.stat", path.trim_end_matches('/')))
 }
 
+/// For [`crate::fuzzing`]: as each of the files.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_all(text: &str) {
+    throttled(text);
+    for line in text.lines() {
+        let _ = stat_file(line, text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{stat_file, throttled};
@@ -59,6 +68,12 @@ mod tests {
 30 25 0:26 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu
 31 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
 ";
+
+    #[test]
+    fn a_time_beyond_all_bounds_is_the_longest_there_is() {
+        assert_eq!(throttled("throttled_usec 18446744073709551615\nthrottled_time 5\n"), u64::MAX);
+        assert_eq!(throttled("throttled_usec 2\nthrottled_time 5\n"), 2_005);
+    }
 
     #[test]
     fn a_cgroups_file_lies_below_the_mount_of_its_controller() {

@@ -246,12 +246,13 @@ impl Images {
     }
 }
 
-/// For [`crate::fuzzing`]: every line.
-#[cfg(test)]
-pub fn parse_maps(text: &str) {
+/// For [`crate::fuzzing`]: every line of `maps`, and `status`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_texts(text: &str) {
     for line in text.lines() {
         let _ = maps::parse(line);
     }
+    let _ = perf_map::own_pid_in(text);
 }
 
 /// `map_files` leads to the mapped file itself, even if deleted, but needs CAP_SYS_ADMIN; `root` leads
@@ -263,7 +264,7 @@ fn open(process: &Path, line: &maps::Line) -> Option<Arc<File>> {
 }
 
 /// A name that the watched process chose may lead to a pipe by now: opening it must not wait.
-fn open_regular(path: &Path) -> Option<File> {
+pub(crate) fn open_regular(path: &Path) -> Option<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     file.metadata().ok().filter(|metadata| metadata.is_file()).map(|_| file)
 }

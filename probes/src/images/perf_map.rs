@@ -38,7 +38,10 @@ impl PerfMap {
 
 /// The last field of `NSpid` in `/proc/PID/status`.
 fn own_pid(process: &Path) -> Option<u32> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
+    own_pid_in(&fs::read_to_string(process.join("status")).ok()?)
+}
+
+pub(super) fn own_pid_in(status: &str) -> Option<u32> {
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     ids.split_whitespace().next_back()?.parse().ok()
 }

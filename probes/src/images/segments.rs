@@ -44,16 +44,16 @@ impl Segments {
 
     /// The address that the byte at `file_offset` has in the file's own terms.
     pub fn address(&self, file_offset: u64) -> Option<u64> {
-        let holds = |segment: &&Segment| file_offset.wrapping_sub(segment.file_offset) < segment.file_bytes;
-        let segment = self.0.iter().find(holds)?;
-        segment.address.checked_add(file_offset - segment.file_offset)
+        let within = |segment: &Segment| file_offset.wrapping_sub(segment.file_offset);
+        let segment = self.0.iter().find(|segment| within(segment) < segment.file_bytes)?;
+        segment.address.checked_add(within(segment))
     }
 
     /// Where in the file the byte at `address` is, and how many follow it in its segment.
     pub fn file_offset(&self, address: u64) -> Option<(u64, u64)> {
-        let holds = |segment: &&Segment| address.wrapping_sub(segment.address) < segment.file_bytes;
-        let segment = self.0.iter().find(holds)?;
-        let within = address - segment.address;
+        let within = |segment: &Segment| address.wrapping_sub(segment.address);
+        let segment = self.0.iter().find(|segment| within(segment) < segment.file_bytes)?;
+        let within = within(segment);
         Some((segment.file_offset.checked_add(within)?, segment.file_bytes - within))
     }
 }

@@ -34,6 +34,8 @@ pub use attach::Refused;
 use attach::attach_all;
 pub use clock::Clock;
 use fields::Constants;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use formats::parse as parse_format;
 use messages::Messages;
 use programs::{Entry, Need, PROGRAMS, SLEEPERS};
 pub use programs::{Group, Rung};

@@ -68,12 +68,18 @@ fn pmu(folder: &Path) -> Option<Pmu> {
     Some(Pmu { name, kind: cpus.is_some().then_some(kind), cpus })
 }
 
+/// The most CPUs that Linux can be built for (`NR_CPUS` of arch/x86/Kconfig).
+const MAX_CPUS: u32 = 8192;
+
 /// A list of CPUs as the kernel writes it: `0-3,8`.
 pub fn parse_cpus(text: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        if last >= MAX_CPUS {
+            return None;
+        }
         cpus.extend(first..=last);
     }
     Some(cpus)
@@ -87,6 +93,13 @@ mod tests {
 
     fn recorded(tree: &str) -> Vec<Pmu> {
         core_pmus(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/event_source").join(tree))
+    }
+
+    #[test]
+    fn a_list_of_cpus_is_no_longer_than_a_machine_can_have() {
+        assert_eq!(parse_cpus("0-2,8\n"), Some(vec![0, 1, 2, 8]));
+        assert_eq!(parse_cpus("0-4294967295"), None);
+        assert_eq!(parse_cpus("0-x"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod entry;
 mod error;
 mod facts;
 mod replay;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod sample;
 mod seen;
 mod tape;
@@ -21,6 +21,6 @@ pub use contents::{Needed, RecordedCalls, RecordedDevices};
 pub use error::ReadError;
 pub use facts::{Host, OpeningFacts, SeedCallFact, SeedFact, ThrottleFact};
 pub use replay::{Homes, Replayed, read, replay};
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use sample::{sample_entries, sealed};
 pub use tape::{Counted, Kept, Tape, Written, loss_causes};

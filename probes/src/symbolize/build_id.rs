@@ -1,12 +1,11 @@
 //! What names one build of a binary among all others.
 
-use std::fs::File;
 use std::path::Path;
 
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ReadCache, ReadRef};
 
-use crate::images::Content;
+use crate::images::{Content, open_regular};
 
 /// The build-id of a mapped file in hexadecimal, as file names and servers spell it; `None` where it has none.
 pub fn build_id(content: &Content) -> Option<String> {
@@ -19,7 +18,7 @@ pub fn build_id(content: &Content) -> Option<String> {
 
 /// The same of a file that nobody has mapped.
 pub fn of_path(path: &Path) -> Option<String> {
-    read(&ReadCache::new(&File::open(path).ok()?))
+    read(&ReadCache::new(&open_regular(path)?))
 }
 
 fn read<'data, R: ReadRef<'data>>(data: R) -> Option<String> {

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use object::read::elf::ElfFile64;
-use object::{Endianness, Object, ReadCache};
+use object::{Endianness, Object, ReadCache, ReadRef};
 
 use super::build_id::{self, hexadecimal};
 use crate::images::Images;
@@ -29,17 +29,22 @@ pub enum Symbols {
 /// `.gnu_debuglink`; in the process's own file tree, then in this one's. A debug file must have the
 /// binary's build-id: one of another build names other functions.
 pub fn locate(file: &File, path: &str, images: &Images) -> Symbols {
-    let data = ReadCache::new(file);
-    let Ok(elf) = ElfFile64::<Endianness, _>::parse(&data) else { return Symbols::Inside };
-    let build_id = elf.build_id().ok().flatten().filter(|id| !id.is_empty()).map(hexadecimal);
-    let Some(build_id) = build_id.filter(|_| elf.symbol_table().is_none()) else { return Symbols::Inside };
-    let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+    let Some((build_id, link)) = wanted(&ReadCache::new(file)) else { return Symbols::Inside };
     let process_root = images.root().map(|root| PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
     let roots = process_root.into_iter().chain([PathBuf::from("/")]);
     let found = roots
         .flat_map(|root| places(&root, &build_id, link.as_deref(), path))
         .find(|place| build_id::of_path(place).as_ref() == Some(&build_id));
     found.map_or(Symbols::Missing(build_id), Symbols::In)
+}
+
+/// The build-id and the name of the debug file of a binary without a symbol table.
+fn wanted<'data, R: ReadRef<'data>>(data: R) -> Option<(String, Option<String>)> {
+    let elf = ElfFile64::<Endianness, _>::parse(data).ok()?;
+    let build_id =
+        elf.build_id().ok().flatten().filter(|id| !id.is_empty() && elf.symbol_table().is_none())?;
+    let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+    Some((hexadecimal(build_id), link))
 }
 
 /// The debug file of a binary that has no symbol table of its own, where there is one.
@@ -65,6 +70,14 @@ fn places(root: &Path, hex: &str, link: Option<&str>, path: &str) -> Vec<PathBuf
         ]);
     }
     places
+}
+
+/// For [`crate::fuzzing`]: places as a binary names them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_elf(bytes: &[u8]) {
+    if let Some((build_id, link)) = wanted(bytes) {
+        places(Path::new("/"), &build_id, link.as_deref(), "/opt/bin/tool");
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use object::read::elf::ElfFile64;
-use object::{Endianness, Object, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
+use object::{Endianness, Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 use thiserror::Error;
 
 use super::debug_file;
@@ -76,8 +76,7 @@ pub fn find(pid: u32, name: &str) -> Result<Function, FunctionError> {
 fn functions(pid: u32, path: &str, file: &File, images: &Images) -> Vec<(String, Function)> {
     let loaded = ReadCache::new(file);
     let Ok(elf) = ElfFile64::<Endianness, _>::parse(&loaded) else { return Vec::new() };
-    let spans: Vec<(u64, u64, u64)> =
-        elf.segments().map(|segment| (segment.address(), segment.size(), segment.file_range().0)).collect();
+    let spans = spans(&elf);
     let debug = debug_file::find(file, path, images).and_then(|path| File::open(path).ok());
     let mut named = symbols(&elf);
     if let Some(debug) = &debug {
@@ -88,16 +87,37 @@ fn functions(pid: u32, path: &str, file: &File, images: &Images) -> Vec<(String,
     }
     let reached = PathBuf::from(format!("/proc/{pid}/root{path}"));
     let function = |(name, address): (String, u64)| {
-        let (start, _, offset) =
-            spans.iter().find(|(start, size, _)| address.wrapping_sub(*start) < *size)?;
-        let offset = address - start + offset;
+        let offset = file_offset(&spans, address)?;
         Some((name.clone(), Function { name: demangle(&name), file: reached.clone(), offset }))
     };
     named.into_iter().filter_map(function).collect()
 }
 
+/// Addresses, sizes and places in the file of what is loaded.
+fn spans<'a, R: ReadRef<'a>>(elf: &ElfFile64<'a, Endianness, R>) -> Vec<(u64, u64, u64)> {
+    elf.segments().map(|segment| (segment.address(), segment.size(), segment.file_range().0)).collect()
+}
+
+/// Where in the file the byte at `address` is.
+fn file_offset(spans: &[(u64, u64, u64)], address: u64) -> Option<u64> {
+    spans.iter().find_map(|(start, size, offset)| {
+        let within = address.wrapping_sub(*start);
+        if within < *size { offset.checked_add(within) } else { None }
+    })
+}
+
+/// For [`crate::fuzzing`]: every function of a file, and where it is.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_elf(bytes: &[u8]) {
+    let Ok(elf) = ElfFile64::<Endianness, _>::parse(bytes) else { return };
+    let spans = spans(&elf);
+    for (name, address) in symbols(&elf) {
+        let _ = (file_offset(&spans, address), demangle(&name));
+    }
+}
+
 /// Names and addresses of the functions in both symbol tables.
-fn symbols<'a, R: object::ReadRef<'a>>(elf: &ElfFile64<'a, Endianness, R>) -> Vec<(String, u64)> {
+fn symbols<'a, R: ReadRef<'a>>(elf: &ElfFile64<'a, Endianness, R>) -> Vec<(String, u64)> {
     elf.symbols()
         .chain(elf.dynamic_symbols())
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.address() != 0)
@@ -141,6 +161,15 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_lies_in_the_segment_that_holds_it() {
+        let spans = [(0x1000, 0x100, 0x10), (0x2000, 0x100, u64::MAX)];
+        let offsets = [0x1000, 0x10ff, 0x1100, 0xfff, 0x2000, 0x2001];
+        let found = offsets.map(|address| file_offset(&spans, address));
+        // No file has the byte behind the last that can be counted.
+        assert_eq!(found, [Some(0x10), Some(0x10f), None, None, Some(u64::MAX), None]);
+    }
 
     #[test]
     fn the_nearest_names_come_first() {

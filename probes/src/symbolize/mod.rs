@@ -23,7 +23,7 @@ use crate::unwind::ProcessStacks;
 pub use build_id::build_id;
 pub use namer::Namer;
 pub use place::Places;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use place::parse_maps;
 
 /// Names that are known, by address.
@@ -150,6 +150,22 @@ pub fn hidden_kernel_symbols() -> Option<String> {
             restrict.trim()
         )
     })
+}
+
+/// For [`crate::fuzzing`]: what is read of a binary that a process has mapped.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_elf(bytes: &[u8]) {
+    debug_file::parse_elf(bytes);
+    functions::parse_elf(bytes);
+    for address in [0, 0x600, 0x1010, u64::MAX] {
+        place::parse_elf(bytes, address);
+    }
+}
+
+/// For [`crate::fuzzing`]: the kernel's symbols.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_kernel_symbols(text: &str) {
+    ranges_in(text, &|name| Some(name.len()));
 }
 
 #[cfg(test)]

@@ -122,16 +122,18 @@ fn module_address<'data>(
     // Where the segment's contents would begin, had they been mapped in one piece.
     let contents = mapping.start.wrapping_add(offset).wrapping_sub(mapping.file_offset);
     let module_address = address.wrapping_sub(contents).wrapping_add(segment.address());
-    let end = segment.address() + segment.size();
+    let end = segment.address().checked_add(segment.size())?;
     // Memory beyond the segment that happens to lie behind it is not the module's.
-    let page_end = end.next_multiple_of(0x1000);
-    (at.holds(address) && module_address < page_end).then_some((module_address, segment.address() + size))
+    let page_end = end.checked_next_multiple_of(0x1000)?;
+    let file_end = segment.address().checked_add(size)?;
+    (at.holds(address) && module_address < page_end).then_some((module_address, file_end))
 }
 
 /// Whether this mapping is one of a writable segment; mappings begin at a page, segments need not.
 fn maps<'data>(segment: &impl ObjectSegment<'data>, mapping: &Region) -> bool {
     let (offset, size) = segment.file_range();
-    (offset & !0xfff..offset + size.max(1)).contains(&mapping.file_offset) && is_writable(segment)
+    let end = offset.saturating_add(size.max(1));
+    (offset & !0xfff..end).contains(&mapping.file_offset) && is_writable(segment)
 }
 
 fn is_writable<'data>(segment: &impl ObjectSegment<'data>) -> bool {
@@ -146,18 +148,26 @@ fn variable<'data>(file: impl ReadRef<'data>, address: u64) -> Option<(String, u
     let elf = object::File::parse(file).ok()?;
     let symbols = elf.symbols().chain(elf.dynamic_symbols());
     let mut data = symbols.filter(|symbol| symbol.kind() == SymbolKind::Data && symbol.size() > 0);
-    let symbol =
-        data.find(|symbol| (symbol.address()..symbol.address() + symbol.size()).contains(&address))?;
+    let symbol = data.find(|symbol| address.wrapping_sub(symbol.address()) < symbol.size())?;
     let name = symbol.name().ok()?;
-    Some((super::demangle::demangle(name), address - symbol.address()))
+    Some((super::demangle::demangle(name), address.wrapping_sub(symbol.address())))
 }
 
 fn named(region: &Region, address: u64) -> Home {
-    Home::Mapping { name: region.path.clone(), offset: address - region.start + region.file_offset }
+    let offset = (address - region.start).wrapping_add(region.file_offset);
+    Home::Mapping { name: region.path.clone(), offset }
+}
+
+/// For [`crate::fuzzing`]: the variable at an address, in the file's own terms and in those of a mapping.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn parse_elf(bytes: &[u8], address: u64) {
+    let mapping =
+        Region { start: 0x1000, end: 0x9000, file_offset: 0x1000, inode: 7, path: "/lib".to_owned() };
+    let _ = (variable(bytes, address), module_address(bytes, &mapping, &mapping, address));
 }
 
 /// For [`crate::fuzzing`]: every line.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn parse_maps(text: &str) {
     for line in text.lines() {
         let _ = parse(line);

@@ -25,7 +25,7 @@ pub use walk::{Modules, Walk};
 use crate::images::Place;
 
 /// For [`crate::fuzzing`]: the analysis of a function's code, from each of its ends.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn analyse(bytes: &[u8], at: u64) {
     let code = offsets::Code { start: 0x40_1000, bytes };
     let ip = code.start.wrapping_add(at);
