@@ -11,6 +11,8 @@ pub mod clock;
 pub mod daemon;
 pub mod doctor;
 pub mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod history;
 pub mod http;
 pub mod http_client;

@@ -83,7 +83,10 @@ fn set_up() -> Result<()> {
 fn check_format() -> Result<()> {
     setup::require_rustfmt_and_clippy()?;
     process::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(workspace::cargo().args(["fmt", "--manifest-path", "probes-ebpf/Cargo.toml", "--check"]))
+    for manifest in ["fuzz/Cargo.toml", "probes-ebpf/Cargo.toml"] {
+        process::run(workspace::cargo().args(["fmt", "--manifest-path", manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 fn check_lints() -> Result<()> {

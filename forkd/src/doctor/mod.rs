@@ -3,7 +3,7 @@
 mod files;
 mod machine;
 mod memory;
-mod parse;
+pub(crate) mod parse;
 mod tracing;
 mod vmm;
 

@@ -148,7 +148,7 @@ fn data(zstd: bool, offset: u64, bytes: u64, stored: usize) -> Result<Record, &'
 }
 
 /// The first bytes of the digest of a record's head.
-fn check_of(head: &[u8; RECORD_BYTES]) -> [u8; 8] {
+pub fn check_of(head: &[u8; RECORD_BYTES]) -> [u8; 8] {
     let digest = blake3::hash(&head[..24]);
     let mut check = [0; 8];
     check.copy_from_slice(&digest.as_bytes()[..8]);

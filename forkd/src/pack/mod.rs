@@ -9,6 +9,8 @@
 
 mod format;
 mod read;
+#[cfg(any(test, feature = "fuzzing"))]
+mod sample;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -17,6 +19,8 @@ mod write;
 use std::io;
 
 pub use self::read::verify;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::sample::{forged, sealed};
 pub use self::unpack::unpack;
 pub use self::write::Packer;
 use crate::snapshot::store::StoreError;

@@ -9,8 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::format::{Part, Record, header};
-use super::write::add_data;
+use super::sample::forged;
 use super::{PackError, Packer, unpack, verify};
 use crate::snapshot::copy::pack as pack_layer;
 use crate::snapshot::digest::Digest;
@@ -263,31 +262,6 @@ fn a_broken_pack_leaves_nothing_in_the_root() {
         require_untouched(&to);
     }
     unpack(&other, &pack[..], None).unwrap();
-}
-
-/// A pack with whatever manifests and files it is given, its digests right.
-fn forged(snapshots: &[[Vec<u8>; 4]]) -> Vec<u8> {
-    let mut pack = header(snapshots.len() as u32).to_vec();
-    for (number, files) in snapshots.iter().enumerate() {
-        for (part, bytes) in Part::ALL.into_iter().zip(files) {
-            let begin = Record::Begin { part, snapshot: number as u64, file_bytes: bytes.len() as u64 };
-            pack.extend(begin.encode());
-            let mut digest = blake3::Hasher::new();
-            for (chunk, bytes) in bytes.chunks(1 << 20).enumerate() {
-                let offset = (chunk as u64) << 20;
-                let record = Record::Data { zstd: false, offset, bytes: bytes.len(), stored: bytes.len() };
-                pack.extend(record.encode());
-                pack.extend(bytes);
-                add_data(&mut digest, offset, bytes);
-            }
-            pack.extend(Record::End { data_bytes: bytes.len() as u64 }.encode());
-            pack.extend(digest.finalize().as_bytes());
-        }
-    }
-    pack.extend(Record::Last.encode());
-    let digest = blake3::hash(&pack);
-    pack.extend(digest.as_bytes());
-    pack
 }
 
 #[derive(Clone)]

@@ -72,12 +72,17 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let record: Self = serde_json::from_slice(&text)?;
+        Self::decode(&text).map(Some)
+    }
+
+    /// Reads the contents of such a file.
+    pub fn decode(text: &[u8]) -> io::Result<Self> {
+        let record: Self = serde_json::from_slice(text)?;
         if record.schema != SCHEMA {
             let reason = format!("its schema is '{}', and this daemon knows '{SCHEMA}'", record.schema);
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// Writes it into `dir`, whole or not at all. It is not synced: the process that it describes does not
@@ -148,38 +153,37 @@ impl Recorder {
     }
 }
 
+/// One with everything that a record can have, for tests and for [`crate::fuzzing`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn sample() -> Record {
+    use crate::snapshot::extents::Extent;
+    use crate::snapshot::manifest::Parent;
+    use crate::snapshot::testing::manifest_of;
+
+    let digest = Digest::of(b"x");
+    let parent = Parent { tag: "base".to_owned(), identity: digest };
+    let extents = vec![Extent { start: 0, bytes: 4096 }];
+    let origin = manifest_of("one", digest, Memory::Layer { parent, extents, digest });
+    Record {
+        schema: SCHEMA.to_owned(),
+        id: "sb-0123456789ab".to_owned(),
+        created_at_unix: 2,
+        process: Identity { pid: 3, start_ticks: 4 },
+        runs_on: Origin::of(&origin),
+        origin,
+        limits: Limits { memory_mib: Some(64), cpus: Some(1.5) },
+        netns: Some("blue".to_owned()),
+        running_after_ns: 6,
+        diff_base: Some(RecordedBase { tag: "one".to_owned(), identity: digest }),
+        branches: 5,
+        branching: false,
+        paused_by_user: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Record, RecordedBase, Recorder, SCHEMA};
-    use crate::snapshot::digest::Digest;
-    use crate::snapshot::extents::Extent;
-    use crate::snapshot::manifest::{Memory, Parent};
-    use crate::snapshot::origin::Origin;
-    use crate::snapshot::testing::manifest_of;
-    use crate::vmm::cgroup::Limits;
-    use crate::vmm::identity::Identity;
-
-    fn record() -> Record {
-        let digest = Digest::of(b"x");
-        let parent = Parent { tag: "base".to_owned(), identity: digest };
-        let extents = vec![Extent { start: 0, bytes: 4096 }];
-        let origin = manifest_of("one", digest, Memory::Layer { parent, extents, digest });
-        Record {
-            schema: SCHEMA.to_owned(),
-            id: "sb-0123456789ab".to_owned(),
-            created_at_unix: 2,
-            process: Identity { pid: 3, start_ticks: 4 },
-            runs_on: Origin::of(&origin),
-            origin,
-            limits: Limits { memory_mib: Some(64), cpus: Some(1.5) },
-            netns: Some("blue".to_owned()),
-            running_after_ns: 6,
-            diff_base: Some(RecordedBase { tag: "one".to_owned(), identity: digest }),
-            branches: 5,
-            branching: false,
-            paused_by_user: false,
-        }
-    }
+    use super::{Record, Recorder, SCHEMA, sample as record};
 
     #[test]
     fn a_record_is_there_once_begun_and_always_as_it_was_last_changed() {

@@ -20,7 +20,7 @@ pub mod probe;
 pub mod staging;
 pub mod store;
 pub mod tag;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 pub mod verify;
 

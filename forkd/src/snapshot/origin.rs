@@ -34,7 +34,7 @@ impl Cpu {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/cpuinfo is not as expected"))
     }
 
-    fn parse(cpuinfo: &str) -> Option<Self> {
+    pub(crate) fn parse(cpuinfo: &str) -> Option<Self> {
         let value = |name: &str| {
             cpuinfo.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;

@@ -189,7 +189,7 @@ fn receive(stream: &mut UnixStream, until: Instant) -> io::Result<Answer> {
 /// The answer in `received`, `None` while a part of it is missing.
 ///
 /// A body has the length that Content-Length gives, or none: Firecracker sends no other (RFC 9112, section 6).
-fn whole_answer(received: &[u8]) -> io::Result<Option<Answer>> {
+pub(crate) fn whole_answer(received: &[u8]) -> io::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
     let head_bytes = match head.parse(received).map_err(|error| not_http(error.to_string()))? {

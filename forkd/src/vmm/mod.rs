@@ -3,7 +3,7 @@
 pub mod api;
 pub mod boot;
 pub mod cgroup;
-mod cgroup_mounts;
+pub(crate) mod cgroup_mounts;
 pub mod confine;
 pub mod console;
 pub mod control;

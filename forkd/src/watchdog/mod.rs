@@ -9,7 +9,7 @@
 //! It acts on pauses that the daemon told it of and on no others, so a guest that its user paused stays paused.
 
 mod link;
-mod message;
+pub(crate) mod message;
 mod process;
 
 pub use self::link::{Lease, Watchdog, Watched};
