@@ -118,6 +118,14 @@ pub enum AttachError {
     /// No way of seeing switches is to be had.
     #[error("this kernel lets nobody see its switches: {0}; `forkd-probe stacks` needs no BPF")]
     NoRung(String),
+    /// Waits in the throttle are not to be seen in the way that was asked for.
+    #[error("this kernel does not let waits be seen by {way}: {reason}; see them in another way, or in any")]
+    Way {
+        /// The way.
+        way: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// Threads of other processes are known by their ids only.
     #[error(
         "the whole machine cannot be recorded by `tracepoint`, which names a thread by its id only: use another rung"
@@ -176,6 +184,7 @@ impl AttachError {
             | Self::Tracepoint { .. }
             | Self::Load(_)
             | Self::NoRung(_)
+            | Self::Way { .. }
             | Self::Program { .. } => Fault::Host,
             Self::Missing(_) | Self::Map { .. } | Self::System { .. } => Fault::Internal,
         }

@@ -2,6 +2,7 @@
 
 mod devices;
 mod waits;
+mod way;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,7 @@ use reports::wbt::{self, SCHEMA, Wbt};
 
 pub use devices::Devices;
 pub use waits::{Frames, Place, Row, Waiting, is_function};
+pub use way::Way;
 
 use crate::aggregate::{Names, UserNames};
 use crate::decode::ThreadId;
@@ -92,10 +94,25 @@ impl Session {
     /// # Errors
     /// [`AttachError`] says what was refused, and what to do about it. Nothing is left attached.
     pub fn attach(targets: Vec<Target>, options: &Options) -> Result<Self, AttachError> {
+        Self::attach_by(targets, options, None)
+    }
+
+    /// The same, with waits seen in this way only; in the first that the kernel takes where there is none.
+    ///
+    /// # Errors
+    /// As [`Session::attach`], and [`AttachError::Way`] where the kernel does not take the way.
+    pub fn attach_by(targets: Vec<Target>, options: &Options, way: Option<Way>) -> Result<Self, AttachError> {
         let mut disks = Disks::default();
         disks.look();
-        let plan = Plan::new(options.ring_bytes, None).with(&GROUPS);
+        let plan = Plan::new(options.ring_bytes, None).with(&groups(way));
         let recording = Recording::attach_plan(targets, &plan, options, Throttling::new)?;
+        let facts = recording.facts();
+        let is_by_function = facts.hooks.iter().any(|hook| is_probe(hook));
+        if let Some(way) = way.filter(|way| way.group().is_some() && !is_by_function) {
+            let refused = facts.refused.iter().find(|refused| is_probe(&refused.name));
+            let reason = refused.map_or_else(|| "it does not say why".to_owned(), |one| one.reason.clone());
+            return Err(AttachError::Way { way: way.name(), reason });
+        }
         Ok(Self { recording, disks })
     }
 
@@ -200,6 +217,15 @@ pub(crate) fn throttle_functions() -> Vec<(Throttle, Range<u64>)> {
     function_ranges(&|symbol| {
         Throttle::ALL.into_iter().find(|throttle| is_function(symbol, throttle.function()))
     })
+}
+
+/// [`GROUPS`], of which only one way of seeing waits where one is asked for.
+fn groups(way: Option<Way>) -> Vec<Group> {
+    let is_wanted = |group: &Group| match (group, way) {
+        (Group::Throttle(_), Some(way)) => way.group() == Some(*group),
+        _ => true,
+    };
+    GROUPS.into_iter().filter(is_wanted).collect()
 }
 
 fn is_probe(hook: &str) -> bool {

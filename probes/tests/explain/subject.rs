@@ -6,6 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use reports::explain::Explain;
 use tempfile::TempDir;
 
+/// Names the program where it was compiled elsewhere: a machine to test on need not have a compiler.
+const COMPILED: &str = "FORKD_TEST_EXPLAIN_SUBJECT";
+
 /// A running program; dropping it ends it.
 pub struct Subject {
     child: Child,
@@ -16,11 +19,7 @@ impl Subject {
     /// Compiles the program, and has it do `what` in its windows, with a file below `parent`.
     pub fn start(what: &str, parent: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explain/subject.c");
-        let program = folder.path().join("subject");
-        let mut compiler = Command::new("cc");
-        let compiled = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).output().unwrap();
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let program = std::env::var_os(COMPILED).map_or_else(|| compile(folder.path()), PathBuf::from);
         let file: PathBuf = parent.unwrap_or(folder.path()).join("written");
         let child = Command::new(&program).arg(what).arg(file).stdin(Stdio::null()).spawn().unwrap();
         Self { child, _folder: folder }
@@ -53,6 +52,15 @@ impl Drop for Subject {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn compile(folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explain/subject.c");
+    let program = folder.join("subject");
+    let mut compiler = Command::new("cc");
+    let compiled = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    program
 }
 
 /// Segments tile the window, and causes and the rest sum to it.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod agreement;
+mod hooks;
 mod spans;
 mod subject;
 
@@ -11,48 +12,12 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use probes::host::AttachKind;
+use hooks::{needs, refusal};
 use probes::recording::SwitchRung;
-use testkit::{Finder, Need, Test};
+use testkit::Test;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 const TRACEFS_C: &std::ffi::CStr = c"/sys/kernel/tracing";
-
-const fn needs(rung: SwitchRung) -> &'static [Need] {
-    match rung {
-        SwitchRung::TpBtf => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::TpBtf)))],
-        SwitchRung::RawTracepoint => {
-            &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::RawTracepoint)))]
-        }
-        SwitchRung::Tracepoint => {
-            &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Tracepoint)))]
-        }
-        SwitchRung::Fentry => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Fentry)))],
-        SwitchRung::Kprobe => &[Need::Root, Need::Btf, Need::Other(Finder(|| refusal(SwitchRung::Kprobe)))],
-    }
-}
-
-/// Why this kernel has no such hook: found without the programs that are tested here.
-fn refusal(rung: SwitchRung) -> Option<String> {
-    let kind = match rung {
-        SwitchRung::TpBtf => AttachKind::TpBtf,
-        SwitchRung::RawTracepoint => AttachKind::RawTracepoint,
-        SwitchRung::Tracepoint => AttachKind::Tracepoint,
-        SwitchRung::Fentry => AttachKind::Fentry,
-        SwitchRung::Kprobe => AttachKind::Kprobe,
-    };
-    let hook = kind.try_on_this_host().map_err(|refusal| refusal.to_string());
-    let refused = hook.and_then(|()| if rung == SwitchRung::Fentry { has_own_name() } else { Ok(()) });
-    refused.err().map(|why| format!("needs {rung}: {why}"))
-}
-
-/// fentry takes a function by the name in the source only.
-fn has_own_name() -> Result<(), String> {
-    const FINISH: &str = "finish_task_switch";
-    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    let is_it = |line: &str| line.split_ascii_whitespace().nth(2) == Some(FINISH);
-    if kallsyms.lines().any(is_it) { Ok(()) } else { Err(format!("the compiler renamed {FINISH}")) }
-}
 
 /// The rungs whose hooks this kernel has.
 fn available() -> Vec<SwitchRung> {

@@ -13,15 +13,30 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use probes::host::AttachKind;
 use probes::recording::Options;
 use probes::target::Target;
-use probes::wbt::Session;
+use probes::wbt::{Session, Way};
 use reports::wbt::Wbt;
-use testkit::{LoopExt4, Need, Outcome, Test};
+use testkit::{Finder, LoopExt4, Need, Outcome, Test};
 
 use subject::{Subject, command, say};
 
 const THROTTLED: &[Need] = &[Need::Root, Need::Btf, Need::LoopExt4, Need::WritebackThrottling];
+const BY_FENTRY: &[Need] = &[
+    Need::Root,
+    Need::Btf,
+    Need::LoopExt4,
+    Need::WritebackThrottling,
+    Need::Other(Finder(|| refusal(AttachKind::Fentry))),
+];
+const BY_KPROBE: &[Need] = &[
+    Need::Root,
+    Need::Btf,
+    Need::LoopExt4,
+    Need::WritebackThrottling,
+    Need::Other(Finder(|| refusal(AttachKind::Kprobe))),
+];
 const FOLDER: &str = "FORKD_TEST_FOLDER";
 const PAGE: usize = 4096;
 /// Pages of the file; every other one is written, so that no two requests are one.
@@ -34,9 +49,27 @@ fn main() -> ExitCode {
     }
     let throttled = |name, run| Test { name, needs: THROTTLED, run };
     testkit::run(vec![
-        throttled("wbt::a_writer_is_held_back_for_part_of_its_own_sync_and_its_stack_says_where", held_back),
+        throttled("wbt::a_writer_is_held_back_for_part_of_its_own_sync_and_its_stack_says_where", || {
+            held_back(None, "")
+        }),
+        Test {
+            name: "by_rung::wbt_waits::fentry",
+            needs: BY_FENTRY,
+            run: || held_back(Some(Way::Fentry), "fentry/wbt_wait"),
+        },
+        Test {
+            name: "by_rung::wbt_waits::kprobe",
+            needs: BY_KPROBE,
+            run: || held_back(Some(Way::Kprobe), "kprobe/wbt_wait"),
+        },
+        throttled("by_rung::wbt_waits::stacks", || held_back(Some(Way::Stacks), "the stacks")),
         throttled("wbt::the_dirty_pages_are_the_writers_and_the_device_has_a_target", dirty_pages),
     ])
+}
+
+/// Why this kernel has no such hook: found without the programs that are tested here.
+fn refusal(kind: AttachKind) -> Option<String> {
+    kind.try_on_this_host().err().map(|refusal| format!("needs {kind}: {refusal}"))
 }
 
 fn play(role: &str, folder: &Path) {
@@ -66,7 +99,7 @@ struct Recorded {
     device: String,
 }
 
-fn record() -> Recorded {
+fn record(way: Option<Way>) -> Recorded {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let disk = LoopExt4::mount(folder.path(), 128, "").unwrap();
     let mut file = File::create(disk.path().join("scattered")).unwrap();
@@ -74,7 +107,7 @@ fn record() -> Recorded {
     file.sync_all().unwrap();
     let mut subject = Subject::start_with("scatters", &[(FOLDER, disk.path().as_os_str())]);
     let targets = vec![Target::find(subject.pid(), false).unwrap()];
-    let session = Session::attach(targets, &Options::default()).unwrap();
+    let session = Session::attach_by(targets, &Options::default(), way).unwrap();
     subject.go();
     let own_ns = subject.answer().parse().unwrap();
     let report = session.finish(&[]).unwrap();
@@ -83,8 +116,8 @@ fn record() -> Recorded {
     Recorded { report, own_ns, pid: subject.pid(), device }
 }
 
-fn held_back() -> Outcome {
-    let Recorded { report, own_ns, pid, device } = record();
+fn held_back(way: Option<Way>, rung: &str) -> Outcome {
+    let Recorded { report, own_ns, pid, device } = record(way);
     let waits: Vec<_> = report.waits.iter().filter(|waits| waits.device.as_ref() == Some(&device)).collect();
     let [waits] = waits[..] else { panic!("one thread waits for {device}: {:#?}", report.waits) };
     assert_eq!((waits.pid, waits.tid), (pid, pid));
@@ -97,12 +130,12 @@ fn held_back() -> Outcome {
     }
     assert!(stack.kernel.iter().any(|frame| frame.contains("ext4_sync_file")), "{stack:#?}");
     assert!(!stack.user.is_empty(), "{stack:#?}");
-    assert!(!report.rung.is_empty());
+    assert!(!report.rung.is_empty() && report.rung.starts_with(rung), "{}", report.rung);
     Ok(())
 }
 
 fn dirty_pages() -> Outcome {
-    let Recorded { report, pid, device, .. } = record();
+    let Recorded { report, pid, device, .. } = record(None);
     let state = report.devices.iter().find(|state| state.device == device).ok_or("no device")?;
     assert!(state.name.starts_with("loop") && state.target_ns.is_some_and(|ns| ns > 0), "{state:#?}");
     let writer = report.writers.iter().find(|writer| writer.pid == pid && writer.device == device);
