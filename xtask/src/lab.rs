@@ -20,7 +20,7 @@ use anyhow::Result;
 
 pub use kernels::KERNELS;
 pub use matrix::outside;
-pub use test::Matrix;
+pub use test::{Matrix, table_of};
 
 /// Boot real Debian kernels in QEMU's software emulation and run our programs in them.
 #[derive(clap::Args)]

@@ -60,6 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     println!("\n{}", steps.table());
     print!("{}", record.listing());
+    if let Some(table) = lab::table_of(&record) {
+        println!("\n{table}");
+    }
     let failed = record.failed.len() + steps.failed_checks();
     if record.passed.is_empty() && failed == 0 {
         bail!("no test ran: does {} match any?", filter.unwrap_or("the workspace"));
@@ -109,7 +112,7 @@ fn check_object(record: &mut Record) -> Result<Option<PathBuf>> {
     Ok(Some(rebuilt.path))
 }
 
-/// Runs the quick matrix, a step for each kernel. A host that may not install the lab skips it by name.
+/// Runs the quick matrix on all kernels in one step. A host that may not install the lab skips it by name.
 fn run_in_lab(
     binaries: &[TestBinary],
     environment: &Environment,
@@ -118,17 +121,19 @@ fn run_in_lab(
     record: &mut Record,
 ) {
     let matrix = lab::Matrix { binaries, environment, is_quick: true, filter, takes_nearest: false };
-    for kernel in lab::KERNELS.iter().filter(|kernel| matrix.has_tests_for(**kernel)) {
-        steps.run(&format!("lab {}", kernel.name), || match setup::ensure_lab() {
-            Ok(()) => matrix.run(*kernel, record),
-            Err(error) if !host::runs_microvms() => {
-                let reason = format!("{error:#}");
-                record.skipped.extend(matrix.names(*kernel).into_iter().map(|name| (name, reason.clone())));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        });
+    let kernels = matrix.with_tests(lab::KERNELS);
+    if kernels.is_empty() {
+        return;
     }
+    steps.run(&matrix.step_name(&kernels), || match setup::ensure_lab() {
+        Ok(()) => matrix.run(&kernels, record),
+        Err(error) if !host::runs_microvms() => {
+            let reason = format!("{error:#}");
+            record.skipped.extend(matrix.names(&kernels).into_iter().map(|name| (name, reason.clone())));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    });
     record.settle_skipped_here();
 }
 

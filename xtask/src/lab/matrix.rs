@@ -7,7 +7,7 @@ pub struct Suite {
     pub binary: &'static str,
     /// The beginning of the tests' names.
     pub tests: &'static str,
-    /// Whether it belongs to the quick matrix, which `cargo xtask test --lab` runs.
+    /// Whether it belongs to the quick matrix, which `cargo xtask test` runs.
     pub is_quick: bool,
     /// The one kernel it runs on; `None` for every kernel.
     pub only_on: Option<&'static str>,
@@ -21,27 +21,51 @@ const fn full(binary: &'static str, tests: &'static str) -> Suite {
     Suite { binary, tests, is_quick: false, only_on: None }
 }
 
+/// A C program that a test compiles for itself where there is a compiler. Inside there is none: it is compiled
+/// beforehand, and its path is in a variable.
+#[derive(Clone, Copy, Debug)]
+pub struct Compiled {
+    /// The test binary that wants it.
+    pub binary: &'static str,
+    /// The variable.
+    pub variable: &'static str,
+    /// Its source, from the repository's root.
+    pub source: &'static str,
+}
+
+/// All of them.
+pub const COMPILED: &[Compiled] = &[Compiled {
+    binary: "probes::explain",
+    variable: "FORKD_TEST_EXPLAIN_SUBJECT",
+    source: "probes/tests/explain/subject.c",
+}];
+
 /// In the order in which they run.
 pub const SUITES: &[Suite] = &[
+    quick("probes::ladder", "ladder::"),
+    quick("probes::by_rung", "by_rung::"),
+    quick("probes::wbt", "by_rung::"),
+    quick("probes::wbt", "wbt::"),
+    quick("probes::explain", "windows::"),
     quick("probes::offcpu", "offcpu::sleeper_through_the_whole_window_is_counted"),
     quick("probes::offcpu", "offcpu::waker_through_a_pipe_is_named"),
     quick("probes::offcpu", "offcpu::dropped_session_leaves_nothing_loaded"),
     quick("probes::futex", "futex::thread_parked_through_the_window_was_woken_by_nobody"),
     quick("probes::syscalls", "syscalls::threads_time_is_whole"),
-    quick("probes::wbt", "wbt::the_dirty_pages_are_the_writers_and_the_device_has_a_target"),
     quick("forkd::e2e", "memory::stage_diff"),
     quick("forkd::e2e", "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox"),
-    Suite { only_on: Some("6.12"), ..quick("forkd::e2e", "linux::") },
+    Suite { only_on: Some("6.12"), ..quick("forkd::e2e", LINUX_GUEST) },
     full("probes::offcpu", "offcpu::"),
     full("probes::futex", "futex::"),
     full("probes::syscalls", "syscalls::"),
-    full("probes::wbt", "wbt::"),
     full("probes::io", "io::"),
-    full("probes::explain", "windows::"),
     full("forkd::e2e", "memory::"),
     full("forkd::e2e", "layers::"),
     full("forkd::e2e", "faults::"),
 ];
+
+/// Tests that boot a Linux guest, which has to be built.
+pub const LINUX_GUEST: &str = "linux::";
 
 /// What runs on a kernel. With a filter, suites of which a full name `lab-KERNEL::BINARY::TESTS` contains it.
 pub fn chosen(kernel: &str, quick_only: bool, filter: Option<&str>) -> Vec<Suite> {
@@ -77,6 +101,11 @@ pub fn outside(full_name: &str) -> Option<&str> {
     full_name.strip_prefix(PREFIX)?.split_once("::").map(|(_, name)| name)
 }
 
+/// The kernel of the lab on which a test ran; `None` where it did not run in the lab.
+pub fn kernel_of(full_name: &str) -> Option<&str> {
+    full_name.strip_prefix(PREFIX)?.split_once("::").map(|(kernel, _)| kernel)
+}
+
 /// The name under which a binary's tests are recorded that ran on a kernel of the lab.
 pub fn recorded_binary(kernel: &str, binary: &str) -> String {
     format!("{PREFIX}{kernel}::{binary}")
@@ -93,7 +122,8 @@ mod tests {
         let name = format!("{}::linux::boots", recorded_binary("6.1", "forkd::e2e"));
         assert_eq!(name, "lab-6.1::forkd::e2e::linux::boots");
         assert_eq!(outside(&name), Some("forkd::e2e::linux::boots"));
-        assert_eq!(outside("forkd::e2e::linux::boots"), None);
+        assert_eq!(kernel_of(&name), Some("6.1"));
+        assert_eq!((outside(&name[9..]), kernel_of(&name[9..])), (None, None));
     }
 
     #[test]

@@ -22,10 +22,11 @@ pub fn add_all(image: &mut Image, release: bool) -> Result<()> {
     for name in OURS {
         image.program(&built(name, release))?;
     }
-    add_surroundings(image)
+    add_surroundings(image)?;
+    add_linux_guest(image).map(drop)
 }
 
-/// Adds Firecracker, the host's tools, and the Linux guest where it was built.
+/// Adds Firecracker and the host's tools.
 pub fn add_surroundings(image: &mut Image) -> Result<()> {
     if let Ok(firecracker) = setup::firecracker() {
         image.program(&fs::canonicalize(&firecracker)?)?;
@@ -33,14 +34,22 @@ pub fn add_surroundings(image: &mut Image) -> Result<()> {
     for tool in HOST_TOOLS.iter().filter_map(|name| on_path(name)) {
         add_tool(image, &tool)?;
     }
-    let (kernel, initrd) = linux_guest();
-    if kernel.is_file() && initrd.is_file() {
-        for file in [kernel, initrd] {
-            let path = fs::canonicalize(file)?;
-            image.copy(&path, &path.to_string_lossy())?;
-        }
-    }
     Ok(())
+}
+
+/// Adds the Linux guest, where it was built; gives the variables by which tests find it, with their values.
+pub fn add_linux_guest(image: &mut Image) -> Result<Vec<(&'static str, PathBuf)>> {
+    let (kernel, initrd) = linux_guest();
+    if !kernel.is_file() || !initrd.is_file() {
+        return Ok(Vec::new());
+    }
+    let mut named = Vec::new();
+    for (name, file) in [("FORKD_LINUX_KERNEL", kernel), ("FORKD_LINUX_INITRD", initrd)] {
+        let path = fs::canonicalize(file)?;
+        image.copy(&path, &path.to_string_lossy())?;
+        named.push((name, path));
+    }
+    Ok(named)
 }
 
 /// Adds a file of this host under its own path; a program with its libraries.

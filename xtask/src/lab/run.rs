@@ -58,7 +58,8 @@ struct Which {
     release: bool,
 }
 
-/// Runs a command on each kernel; the exit code is the command's, of the last kernel on which it was not 0.
+/// Runs a command on each kernel, also where one before it failed; the exit code is the first failure's: the
+/// command's, or 1 where the machine itself failed.
 pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let kernels = kernels::named(&arguments.which.kernel)?;
     let mut image = image(&arguments.which, &arguments.with)?;
@@ -71,18 +72,28 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     let words: Vec<String> = arguments.command.iter().map(|word| quote(word)).collect();
     let job = Job::Script(format!("exec {}\n", words.join(" ")));
-    let mut exit_code = 0;
+    let mut first_failure = None;
     for kernel in kernels {
         let out = out_dir(arguments.out.as_deref(), &arguments.which.kernel, kernel);
-        let done = boot(&arguments.which, kernel, &arguments.hardware, &mut image, &job, &out)?;
-        report(kernel, &done, &out);
-        match done.exit_code {
-            Some(0) => {}
-            Some(code) => exit_code = code,
+        let ran = boot(&arguments.which, kernel, &arguments.hardware, &mut image, &job, &out);
+        match &ran {
+            Ok(done) => report(kernel, done, &out),
+            Err(error) => eprintln!("error: {error:#}"),
+        }
+        match exit_code(&ran) {
+            Some(code) => first_failure = first_failure.or((code != 0).then_some(code)),
             None => return Ok(ExitCode::from(crate::INTERRUPTED)),
         }
     }
-    Ok(ExitCode::from(u8::try_from(exit_code).unwrap_or(1)))
+    Ok(ExitCode::from(first_failure.unwrap_or(0)))
+}
+
+/// The exit code that one kernel's run adds; `None` where this process was interrupted.
+fn exit_code(ran: &Result<Done>) -> Option<u8> {
+    match ran {
+        Ok(done) => done.exit_code.map(|code| u8::try_from(code).unwrap_or(1)),
+        Err(_) => Some(1),
+    }
 }
 
 /// Gives a prompt.
@@ -135,5 +146,22 @@ fn report(kernel: Kernel, done: &Done, out: &Path) {
     eprintln!("lab: Linux {}: {how}{up}", kernel.name);
     if done.has_files {
         eprintln!("lab: files: {}", out.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_run_ends_with_the_commands_code_and_a_machine_that_fails_with_1() {
+        let done = |exit_code| Ok(Done { exit_code, has_files: false, up_after_s: None });
+        assert_eq!(exit_code(&done(Some(0))), Some(0));
+        assert_eq!(exit_code(&done(Some(7))), Some(7));
+        assert_eq!(exit_code(&done(Some(-1))), Some(1));
+        assert_eq!(exit_code(&Err(anyhow!("it did not come up"))), Some(1));
+        assert_eq!(exit_code(&done(None)), None);
     }
 }

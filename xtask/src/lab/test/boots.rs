@@ -1,0 +1,222 @@
+//! Boots each kernel once, side by side where this host has the processors, and runs in it all that is meant for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::said::{script, take_over};
+use super::voices::Voice;
+use crate::lab::image::Image;
+use crate::lab::kernels::Kernel;
+use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, Suite};
+use crate::lab::options::{FileSystem, Hardware};
+use crate::lab::session::{self, Booted, Done, Job, Session};
+use crate::lab::{programs, quote};
+use crate::test::binaries::{Environment, TestBinary};
+use crate::test::record::Record;
+use crate::test::steps::TestsFailed;
+use crate::{process, workspace};
+
+/// Seconds that a machine may run, its boot included.
+const MACHINE_TIMEOUT_S: u64 = 5400;
+/// Milliseconds that a Linux guest is given to boot in a machine that is itself emulated.
+const LINUX_BOOT_MS: u32 = 20_000;
+
+/// The matrix for one run of the tests.
+pub struct Matrix<'a> {
+    /// Every test binary that was built.
+    pub binaries: &'a [TestBinary],
+    /// What tests are told.
+    pub environment: &'a Environment,
+    /// Leave out what takes long.
+    pub is_quick: bool,
+    /// Only what has this in its name.
+    pub filter: Option<&'a str>,
+    /// Take the nearest kernel where the pinned one is gone.
+    pub takes_nearest: bool,
+}
+
+/// A machine that is put together.
+struct Prepared {
+    booted: Booted,
+    suites: Vec<Suite>,
+    image: Image,
+    script: String,
+}
+
+/// What one machine said, and how it ended.
+struct Ran {
+    said: Vec<u8>,
+    outcome: Result<Done>,
+}
+
+impl Matrix<'_> {
+    /// Those of the kernels on which anything runs.
+    pub fn with_tests(&self, kernels: &[Kernel]) -> Vec<Kernel> {
+        kernels.iter().copied().filter(|kernel| !self.suites(*kernel).is_empty()).collect()
+    }
+
+    /// The beginnings of the names of what would run on these kernels.
+    pub fn names(&self, kernels: &[Kernel]) -> Vec<String> {
+        let of_one = |kernel: &Kernel| {
+            let name = kernel.name;
+            self.suites(*kernel).into_iter().map(move |suite| suite.full_name(name))
+        };
+        kernels.iter().flat_map(of_one).collect()
+    }
+
+    /// What the run on these kernels is called.
+    pub fn step_name(&self, kernels: &[Kernel]) -> String {
+        let names: Vec<&str> = kernels.iter().map(|kernel| kernel.name).collect();
+        format!("lab {}", names.join(", "))
+    }
+
+    /// Boots each kernel once, and records each test under its kernel's name. The kernels take turns where this host
+    /// has not a processor for each.
+    pub fn run(&self, kernels: &[Kernel], record: &mut Record) -> Result<()> {
+        let mut machines: Vec<Prepared> =
+            kernels.iter().map(|kernel| self.prepare(*kernel)).collect::<Result<_>>()?;
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let at_once = if processors >= machines.len() { machines.len().max(1) } else { 1 };
+        let mut failed = 0;
+        let mut errors = Vec::new();
+        for group in machines.chunks_mut(at_once) {
+            let all_ran = run_side_by_side(group);
+            for (machine, ran) in group.iter().zip(all_ran) {
+                let name = machine.booted.name();
+                let said = String::from_utf8_lossy(&ran.said);
+                failed += take_over(&said, name, &machine.suites, record);
+                match ran.outcome {
+                    Ok(Done { exit_code: None, .. }) => bail!("interrupted"),
+                    Ok(_) => println!("Linux {name}: standard error of its tests: {}", out(name).display()),
+                    Err(error) => errors.push(format!("{error:#}")),
+                }
+            }
+        }
+        match errors.as_slice() {
+            [] if failed > 0 => Err(TestsFailed(format!("{failed} failed")).into()),
+            [] => Ok(()),
+            errors => bail!("{}", errors.join("\n")),
+        }
+    }
+
+    fn suites(&self, kernel: Kernel) -> Vec<Suite> {
+        matrix::chosen(kernel.name, self.is_quick, self.filter)
+    }
+
+    fn prepare(&self, kernel: Kernel) -> Result<Prepared> {
+        let suites = self.suites(kernel);
+        let archive = session::archive(self.takes_nearest);
+        let booted = Booted::prepare(&archive, kernel)?;
+        if suites.iter().any(|suite| suite.tests == LINUX_GUEST) {
+            build_linux_guest();
+        }
+        let mut image = session::base_image(&archive)?;
+        let script = self.script(&suites, &mut image)?;
+        let out = out(kernel.name);
+        if out.exists() {
+            fs::remove_dir_all(&out).with_context(|| format!("cannot delete {}", out.display()))?;
+        }
+        Ok(Prepared { booted, suites, image, script })
+    }
+
+    /// Puts what the suites need into the image, and gives the script that runs them one after the other.
+    fn script(&self, suites: &[Suite], image: &mut Image) -> Result<String> {
+        let mut text = format!("export FORKD_LINUX_BOOT_MS={LINUX_BOOT_MS}\n");
+        let mut export = |name: &str, path: &Path| {
+            text.push_str(&format!("export {name}={}\n", quote(&path.to_string_lossy())));
+        };
+        for (name, path) in self.environment.variables() {
+            let path = fs::canonicalize(path)?;
+            programs::add_file(image, &path)?;
+            export(name, &path);
+        }
+        let is_wanted = |one: &&Compiled| suites.iter().any(|suite| suite.binary == one.binary);
+        for one in COMPILED.iter().filter(is_wanted) {
+            let program = compile(one)?;
+            image.program(&program)?;
+            export(one.variable, &program);
+        }
+        programs::add_surroundings(image)?;
+        if suites.iter().any(|suite| suite.tests == LINUX_GUEST) {
+            for (name, path) in programs::add_linux_guest(image)? {
+                export(name, &path);
+            }
+        }
+        for name in programs::OURS {
+            image.program(&programs::built(name, false))?;
+        }
+        for suite in suites {
+            let binary = self.binaries.iter().find(|binary| binary.name == suite.binary);
+            let binary = binary.with_context(|| format!("{} was not built", suite.binary))?;
+            image.program(&binary.executable)?;
+            text.push_str(&script(suite, binary));
+        }
+        Ok(text)
+    }
+}
+
+/// Where files of the tests on one kernel are brought back to.
+fn out(kernel: &str) -> PathBuf {
+    session::folder().join("test").join(kernel)
+}
+
+/// Each on a thread of its own; in their order.
+fn run_side_by_side(machines: &mut [Prepared]) -> Vec<Ran> {
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            machines.iter_mut().map(|machine| scope.spawn(move || run_one(machine))).collect();
+        let panicked = |_| Ran { said: Vec::new(), outcome: Err(anyhow!("the machine's thread panicked")) };
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+    })
+}
+
+fn run_one(machine: &mut Prepared) -> Ran {
+    let mut voice = Voice::of(machine.booted.name());
+    let hardware = hardware();
+    let job = Job::Script(std::mem::take(&mut machine.script));
+    let out = out(machine.booted.name());
+    let outcome = Session::new(&machine.booted, &hardware)
+        .and_then(|session| session.run(&mut machine.image, &job, &out, &mut voice));
+    Ran { said: voice.said, outcome }
+}
+
+/// The Linux guest of `docs/GUESTS.md`, where tests look for it. Without it they are skipped by name.
+fn build_linux_guest() {
+    let (kernel, initrd) = testkit::linux_guest();
+    if kernel.is_file() && initrd.is_file() {
+        return;
+    }
+    let place = workspace::root().join("target/linux-guest");
+    if let Err(error) = process::run(Command::new(workspace::root().join("guest/linux/build")).arg(place)) {
+        println!("there is no Linux guest to test with: {error:#}");
+    }
+}
+
+/// As the test itself would compile it.
+fn compile(one: &Compiled) -> Result<PathBuf> {
+    let folder = session::folder().join("compiled");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let program = folder.join(one.binary.replace("::", "-"));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(workspace::root().join(one.source));
+    process::output(&mut compiler)?;
+    Ok(program)
+}
+
+/// Emulated AMD virtualisation everywhere: one boot serves the tests of the probes and those of the daemon.
+fn hardware() -> Hardware {
+    Hardware {
+        mem_mib: 4096,
+        cpus: 2,
+        disk_mib: 4096,
+        disk_bps: None,
+        disk_iops: None,
+        fs: FileSystem::Ext4,
+        kvm_amd: true,
+        timeout_s: MACHINE_TIMEOUT_S,
+    }
+}
