@@ -125,6 +125,30 @@ pub struct Machine {
     pub cpu_governor: Option<String>,
     /// Whether anonymous memory gets huge pages: the chosen word of `transparent_hugepage/enabled`.
     pub transparent_hugepage: Option<String>,
+    /// What emulated machine it was; absent where it was none of the lab's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lab: Option<Lab>,
+}
+
+/// A machine of the lab: emulated in software, and slow but for its disk, whose speed is exact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lab {
+    /// Its kernel, by its name in the lab.
+    pub kernel: String,
+    /// Bytes a second that its data disk takes in writing; absent where it was not limited.
+    pub disk_bps: Option<u64>,
+    /// Requests a second that its data disk takes; absent where it was not limited.
+    pub disk_iops: Option<u64>,
+}
+
+impl Lab {
+    /// `lab, disk of 50 MB/s and 200 requests/s`.
+    pub fn words(&self) -> String {
+        let bps = self.disk_bps.map(|bps| format!("{} MB/s", bps as f64 / 1e6));
+        let iops = self.disk_iops.map(|iops| format!("{iops} requests/s"));
+        let limits: Vec<String> = bps.into_iter().chain(iops).collect();
+        if limits.is_empty() { "lab".to_owned() } else { format!("lab, disk of {}", limits.join(" and ")) }
+    }
 }
 
 /// Programs that took part.
@@ -177,12 +201,20 @@ pub struct Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::Spent;
+    use super::{Lab, Spent};
 
     #[test]
     fn the_overhead_is_what_neither_branches_nor_gaps_took() {
         let spent = Spent { wall_ns: 1_000, branches_ns: 150, gaps_ns: 650, drain_ns: 100 };
         assert!((spent.overhead_pct() - 20.0).abs() < 1e-9);
         assert!(Spent::default().overhead_pct().abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_lab_is_told_with_the_limits_of_its_disk() {
+        let words = |disk_bps, disk_iops| Lab { kernel: "6.12".to_owned(), disk_bps, disk_iops }.words();
+        assert_eq!(words(None, None), "lab");
+        assert_eq!(words(Some(50_000_000), None), "lab, disk of 50 MB/s");
+        assert_eq!(words(Some(2_500_000), Some(200)), "lab, disk of 2.5 MB/s and 200 requests/s");
     }
 }

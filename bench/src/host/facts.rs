@@ -1,9 +1,10 @@
 //! The facts of the machine that a reader needs to compare two runs.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 
-use reports::run::{Machine, Root};
+use reports::run::{Lab, Machine, Root};
 
 use super::{device, mountinfo};
 use crate::Error;
@@ -19,7 +20,18 @@ pub fn machine() -> Machine {
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         cpu_governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled").as_deref().and_then(chosen),
+        lab: lab(|name| env::var(name).ok()),
     }
+}
+
+/// What a machine of the lab is told of itself (`xtask/src/lab/session.rs`); `None` on any other.
+fn lab(variable: impl Fn(&str) -> Option<String>) -> Option<Lab> {
+    let number = |name: &str| variable(name)?.parse().ok();
+    Some(Lab {
+        kernel: variable("FORKD_LAB_KERNEL")?,
+        disk_bps: number("FORKD_DISK_BPS"),
+        disk_iops: number("FORKD_DISK_IOPS"),
+    })
 }
 
 /// The word in brackets: `always [madvise] never` is how the kernel shows a choice.
@@ -77,7 +89,8 @@ fn values(path: &str, name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{chosen, machine, root};
+    use super::{chosen, lab, machine, root};
+    use reports::run::Lab;
     use std::path::Path;
 
     #[test]
@@ -90,6 +103,18 @@ mod tests {
     fn a_choice_is_the_word_in_brackets() {
         assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
         assert_eq!(chosen("none"), None);
+    }
+
+    #[test]
+    fn a_machine_of_the_lab_knows_its_disk_and_any_other_is_none() {
+        let told = |name: &str| match name {
+            "FORKD_LAB_KERNEL" => Some("6.12".to_owned()),
+            "FORKD_DISK_BPS" => Some("50000000".to_owned()),
+            _ => None,
+        };
+        let expected = Lab { kernel: "6.12".to_owned(), disk_bps: Some(50_000_000), disk_iops: None };
+        assert_eq!(lab(told), Some(expected));
+        assert_eq!(lab(|name| told(name).filter(|_| name != "FORKD_LAB_KERNEL")), None);
     }
 
     #[test]

@@ -137,10 +137,11 @@ fn words(settings: &Settings, run: &Run) -> Words {
         if settings.trials == 1 { "1 trial".to_owned() } else { format!("{} trials", settings.trials) };
     let interrupted = if run.interrupted || run.error.is_some() { ", ended early" } else { "" };
     let answered = if settings.durable { "answered when on disk" } else { "answered before on disk" };
+    let lab = run.machine.lab.as_ref().map_or_else(String::new, |lab| format!(" ({})", lab.words()));
     Words {
         title: format!("Pause of consecutive {} of one sandbox", branches(settings)),
         caption: format!(
-            "Linux {}, {} CPUs; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
+            "Linux {}, {} CPUs{lab}; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
             short_release(&run.machine.kernel),
             run.machine.cpus,
             every(settings, |cell| cell.mem_mib.to_string()),

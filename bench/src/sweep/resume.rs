@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use reports::run::{Machine, Run, SCHEMA};
+use reports::run::{Lab, Machine, Run, SCHEMA};
 use reports::sweep::{Sweep, read};
 
 use super::output::{RUN, SAMPLES};
@@ -46,10 +46,12 @@ impl Earlier {
     /// Refuses a host that is not the one which measured the first part, in anything that pauses depend on.
     pub fn check_machine(&self, here: &Machine) -> Result<(), Error> {
         let there = &self.run.machine;
+        let lab = |machine: &Machine| machine.lab.as_ref().map_or_else(|| "no lab".to_owned(), Lab::words);
         let facts = [
             ("kernel", there.kernel.clone(), here.kernel.clone()),
             ("processor", there.cpu_model.clone(), here.cpu_model.clone()),
             ("number of processors", there.cpus.to_string(), here.cpus.to_string()),
+            ("emulation", lab(there), lab(here)),
         ];
         match facts.into_iter().find(|(_, there, here)| there != here) {
             None => Ok(()),

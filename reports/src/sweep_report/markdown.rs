@@ -93,6 +93,7 @@ pub(super) fn facts(measured: &Measured) -> Vec<(&'static str, String)> {
         ("versions", versions(run)),
         ("BRANCHes", plan(run)),
     ];
+    facts.extend(run.machine.lab.iter().map(|lab| ("emulated in software", lab.words())));
     facts.extend(run.roots.iter().map(|root| ("snapshots on", place(root))));
     facts.extend(run.plan.disk_note.iter().map(|note| ("disk", note.clone())));
     facts.extend(run.spent.iter().map(|spent| {

@@ -11,7 +11,7 @@ pub use html::html;
 pub use markdown::markdown;
 
 use crate::plot::{PlotError, Words, distribution_png, phases_png, sweep_png, written_png};
-use crate::run::Run;
+use crate::run::{Machine, Run};
 use crate::sweep::{Sample, Sweep};
 use crate::units::bytes;
 
@@ -95,8 +95,7 @@ impl SweepReport {
     /// Where and when it was measured, one line.
     fn caption(&self) -> String {
         let runs = self.sweeps.iter().filter_map(|measured| measured.run.as_ref());
-        let mut machines: Vec<String> =
-            runs.map(|run| format!("Linux {}, {} CPUs", run.machine.kernel, run.machine.cpus)).collect();
+        let mut machines: Vec<String> = runs.map(|run| machine(&run.machine)).collect();
         machines.dedup();
         let samples = self.all.samples.len();
         match &machines[..] {
@@ -129,6 +128,12 @@ impl SweepReport {
         let what = if file == "written.png" { "Medians" } else { "Median pauses" };
         format!("{title}. {what}: {}.", cells.iter().map(words).collect::<Vec<_>>().join("; "))
     }
+}
+
+/// `Linux 6.12.117, 2 CPUs`, and whether it was the lab.
+fn machine(machine: &Machine) -> String {
+    let lab = machine.lab.as_ref().map_or_else(String::new, |lab| format!(" ({})", lab.words()));
+    format!("Linux {}, {} CPUs{lab}", machine.kernel, machine.cpus)
 }
 
 /// One sweep of all samples. Phases are put together by name; a sweep that does not know one has 0 of it.
@@ -164,6 +169,7 @@ fn merged(sweeps: &[Measured]) -> Sweep {
 #[cfg(test)]
 mod tests {
     use super::{Measured, SweepReport};
+    use crate::run::{Lab, Run};
     use crate::sweep::{Sweep, read};
 
     fn measured(label: &str, sweep: Sweep) -> Measured {
@@ -182,6 +188,19 @@ mod tests {
         let cells = report.all.cells();
         assert!(cells.contains(&"a: naive@tmpfs") && cells.contains(&"b: naive@tmpfs"), "{cells:?}");
         assert!(cells.contains(&"naive@ext4-loop"), "{cells:?}");
+    }
+
+    #[test]
+    fn the_caption_tells_a_lab_and_its_disk() {
+        let caption = |lab: Option<Lab>| {
+            let mut run: Run =
+                serde_json::from_str(include_str!("../../tests/golden/run.json")).unwrap();
+            run.machine.lab = lab;
+            SweepReport::new(vec![Measured { run: Some(run), ..measured("a", golden()) }]).caption()
+        };
+        let lab = Lab { kernel: "6.12".to_owned(), disk_bps: Some(50_000_000), disk_iops: None };
+        assert!(caption(Some(lab)).contains(" CPUs (lab, disk of 50 MB/s); "));
+        assert!(!caption(None).contains("lab"));
     }
 
     #[test]

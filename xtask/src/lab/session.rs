@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
     pub fn start(&self, image: &mut Image, job: &Job, data_drive: String) -> Result<Running> {
         image.modules(&self.booted.load_list(self.hardware)?)?;
         let is_interactive = matches!(job, Job::Shell);
-        image.text("/lab/settings", &self.settings(is_interactive));
+        image.text("/lab/settings", &settings(self.booted.name(), self.hardware, is_interactive));
         if let Job::Script(script) = job {
             image.script("/lab/command", script);
         }
@@ -180,17 +180,6 @@ impl<'a> Session<'a> {
 
     fn out_disk(&self) -> PathBuf {
         self.dir.path().join("out.raw")
-    }
-
-    fn settings(&self, is_interactive: bool) -> String {
-        let shell = if is_interactive { "yes" } else { "" };
-        let mut settings = format!("LAB_FS={}\nLAB_SHELL={shell}\n", self.hardware.fs.name());
-        let mut export = |name: &str, value: String| settings.push_str(&format!("export {name}={value}\n"));
-        export("FORKD_LAB_KERNEL", self.booted.name().to_owned());
-        if let Some(bps) = self.hardware.disk_bps {
-            export("FORKD_DISK_BPS", bps.to_string());
-        }
-        settings
     }
 
     /// What the machine said of its end, or an error with its console where it said nothing.
@@ -249,6 +238,17 @@ impl<'a> Session<'a> {
     }
 }
 
+/// What a machine is told of itself: for `init.sh`, and for programs that measure inside.
+fn settings(kernel: &str, hardware: &Hardware, is_interactive: bool) -> String {
+    let shell = if is_interactive { "yes" } else { "" };
+    let mut settings = format!("LAB_FS={}\nLAB_SHELL={shell}\n", hardware.fs.name());
+    settings.push_str(&format!("export FORKD_LAB_KERNEL={kernel}\n"));
+    for (name, limit) in [("FORKD_DISK_BPS", hardware.disk_bps), ("FORKD_DISK_IOPS", hardware.disk_iops)] {
+        settings.extend(limit.map(|limit| format!("export {name}={limit}\n")));
+    }
+    settings
+}
+
 fn seconds(duration: Duration) -> String {
     format!("{} s (--timeout)", duration.as_secs())
 }
@@ -284,5 +284,29 @@ impl FileSystem {
             bail!("{program} is not on this host: apt-get install {package}");
         };
         process::output(Command::new(program).args(arguments).arg(image)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_told_the_limits_that_its_disk_has_and_no_others() {
+        let mut hardware = Hardware {
+            mem_mib: 1024,
+            cpus: 1,
+            disk_mib: 512,
+            disk_bps: None,
+            disk_iops: None,
+            fs: FileSystem::Xfs,
+            kvm_amd: false,
+            timeout_s: 1,
+        };
+        let plain = "LAB_FS=xfs\nLAB_SHELL=\nexport FORKD_LAB_KERNEL=6.1\n";
+        assert_eq!(settings("6.1", &hardware, false), plain);
+        (hardware.disk_bps, hardware.disk_iops) = (Some(7), Some(9));
+        let limits = "export FORKD_DISK_BPS=7\nexport FORKD_DISK_IOPS=9\n";
+        assert_eq!(settings("6.1", &hardware, false), format!("{plain}{limits}"));
     }
 }
