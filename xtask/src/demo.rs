@@ -1,4 +1,7 @@
-//! `cargo xtask demo`: sets up what is missing, builds, and runs the main job on this host.
+//! `cargo xtask demo`: sets up what is missing, builds, and runs the main job on this host, or in the lab where this host
+//! runs no microVMs.
+
+mod in_lab;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,7 +15,8 @@ use testkit::Need;
 use crate::setup::{self, Purpose};
 use crate::{host, process, utc, workspace};
 
-/// BRANCH real microVMs on ext4 and on tmpfs, trace the slowest cell, and draw both.
+/// BRANCH real microVMs on ext4 and on tmpfs, trace the slowest cell, and draw both. Without root or /dev/kvm this
+/// happens in an emulated machine (`cargo xtask lab`).
 #[derive(clap::Args)]
 pub struct Arguments {}
 
@@ -35,8 +39,12 @@ const SWEEP: [&str; 14] = [
 
 /// The command.
 pub fn run(_: &Arguments) -> Result<ExitCode> {
+    let lacks: Vec<String> = [Need::Root, Need::Kvm].into_iter().filter_map(host::missing).collect();
+    if !lacks.is_empty() {
+        return in_lab::run(&lacks);
+    }
     // What setup cannot install comes first: without it there is no use in installing the rest.
-    require(&[Need::Root, Need::Kvm, Need::Btf])?;
+    require(&[Need::Btf])?;
     setup::ensure(Purpose::Run)?;
     require(&[Need::LoopExt4])?;
     let firecracker = setup::firecracker()?;

@@ -20,6 +20,7 @@ use anyhow::Result;
 
 pub use kernels::KERNELS;
 pub use matrix::outside;
+pub use run::with_microvms as run_with_microvms;
 pub use test::{Matrix, table_of};
 
 /// Boot real Debian kernels in QEMU's software emulation and run our programs in them.

@@ -24,7 +24,9 @@ pub struct Arguments {
 pub enum Purpose {
     /// Running microVMs and tracing them.
     Run,
-    /// That, and checking the source, which includes building the eBPF programs from it and the lab.
+    /// The same in a machine of the lab.
+    Lab,
+    /// Both, and checking the source, which includes building the eBPF programs from it.
     Test,
 }
 
@@ -58,11 +60,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Installs what is missing for `purpose`; does and prints nothing when all is there.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     let mut packages = debian::missing();
-    if purpose == Purpose::Test {
+    if purpose != Purpose::Run {
         packages.extend(debian::missing_for_lab());
-        if ebpf::compiler().is_none() {
-            packages.extend(ebpf::DEBIAN_PACKAGES);
-        }
+    }
+    if purpose == Purpose::Test && ebpf::compiler().is_none() {
+        packages.extend(ebpf::DEBIAN_PACKAGES);
     }
     let fetches_firecracker = firecracker::find()?.is_none();
     if fetches_firecracker && !debian::has_pip() {

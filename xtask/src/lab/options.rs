@@ -44,6 +44,22 @@ pub enum FileSystem {
     Btrfs,
 }
 
+/// As the command line has it where nothing is said.
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            mem_mib: 3072,
+            cpus: 2,
+            disk_mib: 4096,
+            disk_bps: None,
+            disk_iops: None,
+            fs: FileSystem::Ext4,
+            kvm_amd: false,
+            timeout_s: 1800,
+        }
+    }
+}
+
 impl Hardware {
     /// Until when the machine may run.
     pub fn timeout(&self) -> Duration {
@@ -76,5 +92,24 @@ impl FileSystem {
     /// The module that brings it, where it is not built in.
     pub fn module(self) -> Option<&'static str> {
         (self != Self::Ext4).then_some(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Hardware;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        hardware: Hardware,
+    }
+
+    #[test]
+    fn a_machine_of_which_nothing_is_said_is_the_command_lines() {
+        let line = Line::parse_from(["lab"]).hardware;
+        assert_eq!(format!("{line:?}"), format!("{:?}", Hardware::default()));
     }
 }

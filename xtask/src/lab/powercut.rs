@@ -309,14 +309,5 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn hardware(fs: FileSystem) -> Hardware {
-    Hardware {
-        mem_mib: 2048,
-        cpus: 2,
-        disk_mib: 2048,
-        disk_bps: None,
-        disk_iops: None,
-        fs,
-        kvm_amd: true,
-        timeout_s: BOOT_TIMEOUT_S,
-    }
+    Hardware { mem_mib: 2048, disk_mib: 2048, fs, kvm_amd: true, timeout_s: BOOT_TIMEOUT_S, ..Hardware::default() }
 }

@@ -293,16 +293,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_told_the_limits_that_its_disk_has_and_no_others() {
-        let mut hardware = Hardware {
-            mem_mib: 1024,
-            cpus: 1,
-            disk_mib: 512,
-            disk_bps: None,
-            disk_iops: None,
-            fs: FileSystem::Xfs,
-            kvm_amd: false,
-            timeout_s: 1,
-        };
+        let mut hardware = Hardware { fs: FileSystem::Xfs, ..Hardware::default() };
         let plain = "LAB_FS=xfs\nLAB_SHELL=\nexport FORKD_LAB_KERNEL=6.1\n";
         assert_eq!(settings("6.1", &hardware, false), plain);
         (hardware.disk_bps, hardware.disk_iops) = (Some(7), Some(9));

@@ -12,7 +12,7 @@ use super::voices::Voice;
 use crate::lab::image::Image;
 use crate::lab::kernels::Kernel;
 use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, Suite};
-use crate::lab::options::{FileSystem, Hardware};
+use crate::lab::options::Hardware;
 use crate::lab::session::{self, Booted, Done, Job, Session};
 use crate::lab::{programs, quote};
 use crate::test::binaries::{Environment, TestBinary};
@@ -209,14 +209,5 @@ fn compile(one: &Compiled) -> Result<PathBuf> {
 
 /// Emulated AMD virtualisation everywhere: one boot serves the tests of the probes and those of the daemon.
 fn hardware() -> Hardware {
-    Hardware {
-        mem_mib: 4096,
-        cpus: 2,
-        disk_mib: 4096,
-        disk_bps: None,
-        disk_iops: None,
-        fs: FileSystem::Ext4,
-        kvm_amd: true,
-        timeout_s: MACHINE_TIMEOUT_S,
-    }
+    Hardware { mem_mib: 4096, kvm_amd: true, timeout_s: MACHINE_TIMEOUT_S, ..Hardware::default() }
 }
