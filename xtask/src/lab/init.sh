@@ -37,7 +37,10 @@ control=$(port control)
 tell "up $(cut -d' ' -f1 /proc/uptime)"
 . /lab/settings
 if [ -n "$LAB_FS" ]; then
-    mount -t "$LAB_FS" "$(disk data)" /data || tell "no-data"
+    if ! mount -t "$LAB_FS" "$(disk data)" /data; then
+        tell "no-data"
+        poweroff -f
+    fi
     mkdir -p /data/tmp
     export TMPDIR=/data/tmp
     ln -s /data/tmp /var/tmp

@@ -1,5 +1,6 @@
 //! `cargo xtask lab powercut`: BRANCHes, power cuts at random instants, and what must be on the disk then.
 
+mod bad_sectors;
 mod ledger;
 mod write_log;
 
@@ -52,9 +53,9 @@ const MAX_ANSWERS: usize = 6;
 const MAX_DELAY_MS: u64 = 1500;
 /// Then the power stays on for so long at most until writes are in flight, where the disk's cache is to lose some.
 const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Sectors of the disk that cannot be written in a boot with faults, among so many MiB.
-const BAD_SECTORS: u64 = 400;
-const FAULTY_MIB: u64 = 256;
+/// And so long at most, after the load began, until a BRANCH is refused, where the disk has bad sectors.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(120);
+const DISK_MIB: u32 = 2048;
 
 /// What happens to the disk when the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +64,12 @@ enum Fate {
     Keeps,
     /// Its cache is lost too, but for a random part of what was in flight since the last flush.
     LosesItsCache,
-    /// Some of its sectors cannot be written, and it keeps the rest.
+    /// Some of its sectors can no longer be written from some moment on, and it keeps the rest.
     HasBadSectors,
 }
+
+/// Every fate.
+const FATES: [Fate; 3] = [Fate::Keeps, Fate::LosesItsCache, Fate::HasBadSectors];
 
 /// The counts of a run.
 #[derive(Default)]
@@ -73,6 +77,8 @@ struct Summary {
     kept: u32,
     lost_cache: u32,
     bad_sectors: u32,
+    /// Cuts of disks with bad sectors on which a BRANCH was refused: one of the sectors was met.
+    bad_sectors_met: u32,
     writes_dropped: usize,
     refused: usize,
     wrong: Vec<String>,
@@ -83,7 +89,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure_lab()?;
     let [kernel] = kernels::named(&arguments.kernel)?[..] else { bail!("name one kernel with --kernel") };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("lab: powercut --cuts {} --seed {seed} on Linux {}", arguments.cuts, kernel.name);
+    let fs = arguments.fs.name();
+    println!("lab: powercut --cuts {} --seed {seed} --fs {fs} on Linux {}", arguments.cuts, kernel.name);
     let archive = session::archive(arguments.nearest);
     let booted = Booted::prepare(&archive, kernel)?;
     let mut image = session::base_image(&archive)?;
@@ -97,6 +104,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         image,
         data,
         rng: Rng::with_seed(seed),
+        next_fates: Vec::new(),
         ledger: Ledger::default(),
         summary: Summary::default(),
         interrupts: Interrupts::watch().context("cannot watch for SIGINT and SIGTERM")?,
@@ -118,6 +126,8 @@ struct Bench<'a> {
     image: Image,
     data: PathBuf,
     rng: Rng,
+    /// What becomes of the disk at the next cuts, the last first.
+    next_fates: Vec<Fate>,
     ledger: Ledger,
     summary: Summary,
     interrupts: Interrupts,
@@ -126,11 +136,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Boots, checks, BRANCHes, cuts. `None` where this process was interrupted.
     fn cut(&mut self, cut: u32) -> Result<Option<()>> {
-        let fate = match self.rng.u32(..5) {
-            0 | 1 => Fate::Keeps,
-            2 | 3 => Fate::LosesItsCache,
-            _ => Fate::HasBadSectors,
-        };
+        let fate = self.next_fate();
         let before = self.session.dir().join("before.raw");
         if fate == Fate::LosesItsCache {
             copy_sparse(&self.data, &before)?;
@@ -139,11 +145,12 @@ impl Bench<'_> {
         let delay = Duration::from_millis(self.rng.u64(..=MAX_DELAY_MS));
         let drive = self.drive(fate)?;
         let log = (fate == Fate::LosesItsCache).then(|| self.log());
-        let cut_at = Some(Cut { answers, delay, log });
-        let Some(boot) = self.boot(&format!("c{cut}"), drive, cut_at)? else { return Ok(None) };
-        let answered = boot.answers();
+        let cut_at = Some(Cut { answers, delay, log, awaits_refusal: fate == Fate::HasBadSectors });
+        let name = if fate == Fate::HasBadSectors { format!("c{cut} faulty") } else { format!("c{cut}") };
+        let Some(boot) = self.boot(&name, drive, cut_at)? else { return Ok(None) };
+        let (answered, refused) = (boot.answers(), boot.refused);
         self.judge(cut, fate, &boot);
-        self.summary.refused += boot.refused;
+        self.summary.refused += refused;
         self.ledger.take(boot);
         let dropped = match fate {
             Fate::LosesItsCache => self.lose_cache(&before)?,
@@ -152,14 +159,27 @@ impl Bench<'_> {
         match fate {
             Fate::Keeps => self.summary.kept += 1,
             Fate::LosesItsCache => self.summary.lost_cache += 1,
-            Fate::HasBadSectors => self.summary.bad_sectors += 1,
+            Fate::HasBadSectors => {
+                self.summary.bad_sectors += 1;
+                self.summary.bad_sectors_met += u32::from(refused > 0);
+            }
         }
         self.summary.writes_dropped += dropped;
         println!(
-            "lab: cut {cut}: {fate:?}, {answered} answered in this boot, {} in all, {dropped} writes in flight lost",
+            "lab: cut {cut}: {fate:?}, {answered} answered and {refused} refused in this boot, {} answered in all, \
+             {dropped} writes in flight lost",
             self.ledger.len()
         );
         Ok(Some(()))
+    }
+
+    /// Each fate comes once before one comes again, in an order that the seed decides.
+    fn next_fate(&mut self) -> Fate {
+        if self.next_fates.is_empty() {
+            self.next_fates = FATES.to_vec();
+            self.rng.shuffle(&mut self.next_fates);
+        }
+        self.next_fates.pop().unwrap_or(Fate::Keeps)
     }
 
     /// Boots once more, without faults, and only checks.
@@ -170,13 +190,12 @@ impl Bench<'_> {
         Ok(Some(()))
     }
 
-    /// A disk with bad sectors may fail in any way while it has them: what it was answered is checked on the next boot.
+    /// A disk with bad sectors may fail in any way while it has them, but for an answer that is a lie; what it was answered
+    /// is checked again on the next boot, on a sound disk.
     fn judge(&mut self, cut: u32, fate: Fate, boot: &Boot) {
-        if fate == Fate::HasBadSectors {
-            return;
-        }
         let when = if cut == 0 { "at the end".to_owned() } else { format!("at the boot of cut {cut}") };
-        for line in self.ledger.judge(boot) {
+        let lines = if fate == Fate::HasBadSectors { boot.lies.clone() } else { self.ledger.judge(boot) };
+        for line in lines {
             println!("lab: WRONG {when}: {line}");
             self.summary.wrong.push(format!("{when}: {line}"));
         }
@@ -185,7 +204,7 @@ impl Bench<'_> {
     fn boot(&mut self, name: &str, drive: String, cut: Option<Cut>) -> Result<Option<Boot>> {
         let job = Job::Script(format!(". /lab/bin/powercut {name}\n"));
         let mut running = self.session.start(&mut self.image, &job, drive)?;
-        let mut watch = Watch { boot: Boot::default(), cut, due: None };
+        let mut watch = Watch { boot: Boot::default(), cut, loading_since: None, due: None };
         let timeout = Duration::from_secs(BOOT_TIMEOUT_S);
         let ended = running.wait(timeout, &self.interrupts, &mut watch)?;
         match ended.killed_for {
@@ -213,9 +232,13 @@ impl Bench<'_> {
             }
             Fate::HasBadSectors => {
                 let rules = self.session.dir().join("bad-sectors");
-                fs::write(&rules, bad_sectors(&mut self.rng))?;
-                let rules = machine::escaped(&rules);
-                Ok(format!("driver=blkdebug,config={rules},image.driver=file,image.filename={data}"))
+                fs::write(&rules, bad_sectors::rules(DISK_MIB, &mut self.rng))?;
+                // Below `raw`, which tells `blkdebug` of each write.
+                Ok(format!(
+                    "driver=raw,file.driver=blkdebug,file.config={},file.image.driver=file,\
+                     file.image.filename={data},cache=writeback",
+                    machine::escaped(&rules)
+                ))
             }
         }
     }
@@ -240,11 +263,12 @@ impl Bench<'_> {
         let summary = &self.summary;
         println!(
             "lab: seed {seed}: {} cuts of the guest's cache, {} of the disk's cache too ({} writes in flight lost), {} \
-             on disks with bad sectors; {} BRANCHes answered, {} refused; {} wrong",
+             on disks with bad sectors ({} met one); {} BRANCHes answered, {} refused; {} wrong",
             summary.kept,
             summary.lost_cache,
             summary.writes_dropped,
             summary.bad_sectors,
+            summary.bad_sectors_met,
             self.ledger.len(),
             summary.refused,
             summary.wrong.len(),
@@ -258,30 +282,41 @@ struct Cut {
     answers: usize,
     delay: Duration,
     log: Option<PathBuf>,
+    /// Not before a BRANCH was refused.
+    awaits_refusal: bool,
+}
+
+impl Cut {
+    /// Whether only the delay is left to wait for, so long after the load began.
+    fn is_near(&self, boot: &Boot, loading: Duration) -> bool {
+        let is_refused = !self.awaits_refusal || boot.refused > 0 || loading >= REFUSAL_TIMEOUT;
+        is_refused && boot.answers() + boot.refused >= self.answers
+    }
 }
 
 /// Listens, and says when the power goes.
 struct Watch {
     boot: Boot,
     cut: Option<Cut>,
+    loading_since: Option<Instant>,
     due: Option<Instant>,
 }
 
 impl Watcher for Watch {
     fn hear(&mut self, chunk: &[u8]) {
         self.boot.hear(&String::from_utf8_lossy(chunk));
-        let Some(cut) = &self.cut else { return };
-        if self.due.is_none()
-            && self.boot.is_loading
-            && self.boot.answers() + self.boot.refused >= cut.answers
-        {
-            self.due = Some(Instant::now() + cut.delay);
+        if self.boot.is_loading && self.loading_since.is_none() {
+            self.loading_since = Some(Instant::now());
         }
     }
 
     fn cuts_now(&mut self) -> bool {
-        let (Some(due), Some(cut)) = (self.due, &self.cut) else { return false };
+        let (Some(since), Some(cut)) = (self.loading_since, &self.cut) else { return false };
         let now = Instant::now();
+        if self.due.is_none() && cut.is_near(&self.boot, now - since) {
+            self.due = Some(now + cut.delay);
+        }
+        let Some(due) = self.due else { return false };
         now >= due && (now >= due + IN_FLIGHT_TIMEOUT || cut.log.as_deref().is_none_or(has_writes_in_flight))
     }
 }
@@ -292,22 +327,30 @@ fn has_writes_in_flight(log: &Path) -> bool {
     entries.is_ok_and(|entries| write_log::flushed(&entries) < entries.len())
 }
 
-/// Rules of `blkdebug`: writes to these sectors fail.
-fn bad_sectors(rng: &mut Rng) -> String {
-    let mut rules = String::new();
-    for _ in 0..BAD_SECTORS {
-        let sector = rng.u64(..FAULTY_MIB << 11);
-        rules.push_str(&format!(
-            "[inject-error]\nevent = \"none\"\niotype = \"write\"\nerrno = \"5\"\nsector = \"{sector}\"\nonce = \"off\"\n\n"
-        ));
-    }
-    rules
-}
-
 fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     process::output(Command::new("cp").args(["--sparse=always"]).arg(from).arg(to)).map(drop)
 }
 
 fn hardware(fs: FileSystem) -> Hardware {
-    Hardware { mem_mib: 2048, disk_mib: 2048, fs, kvm_amd: true, timeout_s: BOOT_TIMEOUT_S, ..Hardware::default() }
+    Hardware { mem_mib: 2048, disk_mib: DISK_MIB, fs, kvm_amd: true, timeout_s: BOOT_TIMEOUT_S, ..Hardware::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_with_bad_sectors_keeps_its_power_until_one_was_met_or_none_will_be() {
+        let said = |text: &str| {
+            let mut boot = Boot::default();
+            boot.hear(text);
+            boot
+        };
+        let cut = |awaits_refusal| Cut { answers: 2, delay: Duration::ZERO, log: None, awaits_refusal };
+        let (soon, late) = (Duration::from_secs(1), REFUSAL_TIMEOUT);
+        let two = "answered a\nanswered b\n";
+        assert!(cut(false).is_near(&said(two), soon) && !cut(false).is_near(&said("answered a\n"), late));
+        assert!(!cut(true).is_near(&said(two), soon) && cut(true).is_near(&said(two), late));
+        assert!(cut(true).is_near(&said("answered a\nrefused b\n"), soon));
+    }
 }

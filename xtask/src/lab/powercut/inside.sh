@@ -1,7 +1,8 @@
 # What a machine whose power is cut does: checks what an earlier one left on /data, says so, then BRANCHes until the end.
 #
 # Lines on its output are for the host: `listed TAG`, `file TAG NAME SHA256`, `verified TAG`, `damaged TAG WHY`, `checked`,
-# `loading`, `answered TAG` and `refused TAG`. A line is written whole, in one write.
+# `loading`, `answered TAG`, `lied TAG WHY` and `refused TAG`. A line is written whole, in one write.
+# Its second argument is `faulty` where the disk has bad sectors.
 root=/data/snapshots
 mkdir -p /run/forkd
 files() {
@@ -31,6 +32,14 @@ echo checked
 if [ -z "$(forkd images -q)" ]; then forkd snapshot base --mem-mib 16 >/dev/null || exit 1; fi
 # From the newest, so that layers come to lie on layers that a power cut was near.
 sandbox=$(forkd fork "$(forkd images -q | head -n 1)") || exit 1
+# What an answer promised is read back from the disk, past the cache, which still holds what could not be written. A file
+# system that has gone down for its errors can be asked for nothing.
+read_back() {
+    echo 3 >/proc/sys/vm/drop_caches
+    why=$(forkd pack "$1" -o - 2>&1 >/dev/null) && return
+    cat /data/alive >/dev/null 2>&1 && echo "lied $1 $why"
+}
+[ "$2" = faulty ] && echo alive >/data/alive && sync
 echo loading
 number=0
 while true; do
@@ -43,7 +52,9 @@ while true; do
     if forkd branch "$sandbox" --tag "$tag" $mode >/dev/null 2>&1; then
         echo "answered $tag"
         files "$tag"
+        [ "$2" = faulty ] && read_back "$tag"
     else
         echo "refused $tag"
+        sleep 0.2
     fi
 done

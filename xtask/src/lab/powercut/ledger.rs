@@ -22,6 +22,8 @@ pub struct Boot {
     damaged: Vec<String>,
     /// What it was answered.
     answered: BTreeMap<String, Files>,
+    /// BRANCHes that were answered, and of which the disk has something else: seen at once.
+    pub lies: Vec<String>,
     /// BRANCHes that failed.
     pub refused: usize,
     /// Whether it has looked through all that was there.
@@ -57,6 +59,7 @@ impl Boot {
             }
             ["verified", tag] => self.verified.push(tag.to_owned()),
             ["damaged", ..] => self.damaged.push(line["damaged ".len()..].to_owned()),
+            ["lied", ..] => self.lies.push(line["lied ".len()..].to_owned()),
             ["refused", _] => self.refused += 1,
             ["checked"] => self.is_checked = true,
             ["loading"] => self.is_loading = true,
@@ -73,7 +76,7 @@ impl Ledger {
 
     /// What a boot shows to be wrong, one line each, after a disk without faults lost its power.
     pub fn judge(&self, boot: &Boot) -> Vec<String> {
-        let mut wrong: Vec<String> = boot.damaged.clone();
+        let mut wrong: Vec<String> = boot.damaged.iter().chain(&boot.lies).cloned().collect();
         if !boot.is_checked {
             wrong.push("the snapshots could not be looked through".to_owned());
             return wrong;
@@ -139,6 +142,13 @@ mod tests {
         );
         check("listed a\nfile a m 1\nverified a\nchecked\n", &["a was answered and has no v any more"]);
         check(whole, &["the snapshots could not be looked through"]);
+    }
+
+    #[test]
+    fn an_answer_for_what_is_not_on_the_disk_is_a_lie_on_any_disk() {
+        let said = "checked\nloading\nanswered a\nlied a digest of memory.bin differs\n";
+        assert_eq!(boot(said).lies, ["a digest of memory.bin differs"]);
+        assert_eq!(Ledger::default().judge(&boot(said)), ["a digest of memory.bin differs"]);
     }
 
     #[test]
