@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         play();
         return ExitCode::SUCCESS;
     }
+    hooks::mount_tracefs();
     let tests = [
         by_rung!(offcpu),
         by_rung!(futex),

@@ -1,11 +1,15 @@
 //! Which rungs' hooks this kernel has, found without the programs that are tested.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use probes::host::AttachKind;
 use probes::recording::SwitchRung;
 use testkit::{Finder, Need};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const TRACEFS_C: &std::ffi::CStr = c"/sys/kernel/tracing";
 
 /// What a test of this rung needs.
 pub const fn needs(rung: SwitchRung) -> &'static [Need] {
@@ -50,4 +54,23 @@ fn has_own_name() -> Result<(), String> {
     let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let is_it = |line: &str| line.split_ascii_whitespace().nth(2) == Some(FINISH);
     if kallsyms.lines().any(is_it) { Ok(()) } else { Err(format!("the compiler renamed {FINISH}")) }
+}
+
+/// Mounts tracefs where the host has not mounted it, in a mount namespace of this process and its children: gone as
+/// they end.
+pub fn mount_tracefs() {
+    if Path::new(TRACEFS).join("events").exists() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let _ = fs::create_dir_all(TRACEFS);
+    let none = std::ptr::null();
+    // SAFETY: no other thread runs yet, a mount namespace changes no memory, and the strings are constants.
+    let is_mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+            && libc::mount(c"tracefs".as_ptr(), TRACEFS_C.as_ptr(), c"tracefs".as_ptr(), 0, none.cast()) == 0
+    };
+    if !is_mounted {
+        eprintln!("tracefs cannot be mounted: {}", std::io::Error::last_os_error());
+    }
 }

@@ -8,16 +8,11 @@ mod hooks;
 mod spans;
 mod subject;
 
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
-use hooks::{needs, refusal};
+use hooks::{mount_tracefs, needs, refusal};
 use probes::recording::SwitchRung;
 use testkit::Test;
-
-const TRACEFS: &str = "/sys/kernel/tracing";
-const TRACEFS_C: &std::ffi::CStr = c"/sys/kernel/tracing";
 
 /// The rungs whose hooks this kernel has.
 fn available() -> Vec<SwitchRung> {
@@ -49,22 +44,4 @@ fn main() -> ExitCode {
         ),
         test("ladder::first_rung_is_taken_and_named", SwitchRung::TpBtf, agreement::first_rung),
     ])
-}
-
-/// In a mount namespace of this process alone, where the host has not mounted it: gone as the process ends.
-fn mount_tracefs() {
-    if Path::new(TRACEFS).join("events").exists() || !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let _ = fs::create_dir_all(TRACEFS);
-    let none = std::ptr::null();
-    // SAFETY: no other thread runs yet, a mount namespace changes no memory, and the strings are constants.
-    let is_mounted = unsafe {
-        libc::unshare(libc::CLONE_NEWNS) == 0
-            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
-            && libc::mount(c"tracefs".as_ptr(), TRACEFS_C.as_ptr(), c"tracefs".as_ptr(), 0, none.cast()) == 0
-    };
-    if !is_mounted {
-        eprintln!("tracefs cannot be mounted: {}", std::io::Error::last_os_error());
-    }
 }

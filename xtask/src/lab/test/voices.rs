@@ -23,8 +23,8 @@ impl Voice {
     fn lines(&mut self) -> String {
         let rest = &self.said[self.passed_on..];
         let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { return String::new() };
-        let text = String::from_utf8_lossy(&rest[..end]);
-        let shown: String = text.lines().map(|line| format!("{:<5}| {line}\n", self.name)).collect();
+        let text = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let shown = text.lines().map(|line| format!("{:<5}| {line}\n", self.name)).collect();
         self.passed_on += end + 1;
         shown
     }
