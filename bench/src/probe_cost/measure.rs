@@ -24,7 +24,9 @@ pub async fn all(tools: &[Tool], settings: &Settings, gathered: &mut Gathered) -
             unwatched(tool, settings, round, gathered).await?;
             watched(tool, settings, round, gathered).await?;
         }
-        agreement(tools, round, gathered).await?;
+        if let Some(ratio) = agreement(tools).await? {
+            gathered.add(Measure::Agreement, Kind::Probe, round, ratio);
+        }
     }
     for round in 1..=settings.rounds {
         storm(&tools[0], settings, round, gathered).await?;
@@ -105,10 +107,11 @@ fn costs(
     gathered.add(switch, tool, round, switch_ns);
 }
 
-/// Ours and offcputime on the same threads, which begin after both have attached and end before either ends.
-async fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Result<(), Error> {
+/// The off-CPU time that ours saw of some threads over what `offcputime` saw of them. They begin after both have attached
+/// and end before either ends. `None` where `offcputime` is not among the tools, or saw nothing.
+pub async fn agreement(tools: &[Tool]) -> Result<Option<f64>, Error> {
     let tool = |kind| tools.iter().find(move |tool| tool.kind == kind);
-    let (Some(probe), Some(peer)) = (tool(Kind::Probe), tool(Kind::Offcputime)) else { return Ok(()) };
+    let (Some(probe), Some(peer)) = (tool(Kind::Probe), tool(Kind::Offcputime)) else { return Ok(None) };
     let mut load = Load::held()?;
     let (ours, theirs) = (probe.start(load.pid()).await?, peer.start(load.pid()).await?);
     pause(SETTLE_MS).await;
@@ -118,10 +121,7 @@ async fn agreement(tools: &[Tool], round: u32, gathered: &mut Gathered) -> Resul
     let workers = ours.threads.iter().filter(|thread| thread.comm == WORKER);
     let ours_ns: u64 = workers.map(|thread| thread.off_cpu_ns).sum();
     let theirs_ns = theirs.offcputime_us(WORKER) * 1000;
-    if theirs_ns > 0 {
-        gathered.add(Measure::Agreement, Kind::Probe, round, ours_ns as f64 / theirs_ns as f64);
-    }
-    Ok(())
+    Ok((theirs_ns > 0).then(|| ours_ns as f64 / theirs_ns as f64))
 }
 
 /// As many switches as one CPU makes, and whether any was lost.

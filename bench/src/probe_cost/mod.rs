@@ -19,6 +19,7 @@ mod measure;
 mod output;
 mod tool;
 
+pub use measure::agreement;
 pub use tool::{Kind, Tool};
 
 /// What is measured.

@@ -52,6 +52,7 @@ pub const SUITES: &[Suite] = &[
     quick("probes::offcpu", "offcpu::dropped_session_leaves_nothing_loaded"),
     quick("probes::futex", "futex::thread_parked_through_the_window_was_woken_by_nobody"),
     quick("probes::syscalls", "syscalls::threads_time_is_whole"),
+    quick(PEER, "peer::"),
     quick("forkd::e2e", "memory::stage_diff"),
     quick("forkd::e2e", "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox"),
     Suite { only_on: Some("6.12"), ..quick("forkd::e2e", LINUX_GUEST) },
@@ -64,6 +65,8 @@ pub const SUITES: &[Suite] = &[
     full("forkd::e2e", "faults::"),
 ];
 
+/// The test binary that runs another project's tool beside ours.
+pub const PEER: &str = "bench::peer";
 /// Tests that boot a Linux guest, which has to be built.
 pub const LINUX_GUEST: &str = "linux::";
 

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::said::{script, take_over};
 use super::voices::Voice;
+use crate::lab::archive::Archive;
 use crate::lab::image::Image;
 use crate::lab::kernels::Kernel;
-use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, Suite};
+use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, PEER, Suite};
 use crate::lab::options::Hardware;
 use crate::lab::session::{self, Booted, Done, Job, Session};
 use crate::lab::{programs, quote};
@@ -115,6 +116,11 @@ impl Matrix<'_> {
             build_linux_guest();
         }
         let mut image = session::base_image(&archive)?;
+        if suites.iter().any(|suite| suite.binary == PEER)
+            && let Err(error) = add_peer(&archive, &mut image)
+        {
+            println!("there is no offcputime to compare with: {error:#}");
+        }
         let script = self.script(&suites, &mut image)?;
         let out = out(kernel.name);
         if out.exists() {
@@ -194,6 +200,11 @@ fn build_linux_guest() {
     if let Err(error) = process::run(Command::new(workspace::root().join("guest/linux/build")).arg(place)) {
         println!("there is no Linux guest to test with: {error:#}");
     }
+}
+
+/// libbpf-tools' `offcputime`, with this host's libraries. Without it its test is skipped by name.
+fn add_peer(archive: &Archive, image: &mut Image) -> Result<()> {
+    image.program(&archive.any_version("libbpf-tools")?.join("usr/sbin/offcputime"))
 }
 
 /// As the test itself would compile it.
