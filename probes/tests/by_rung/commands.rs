@@ -123,7 +123,16 @@ pub fn explain(rung: SwitchRung) -> Outcome {
     let subject = Subject::start("by-rung");
     let (pid, tid) = (subject.pid().to_string(), thread_named(subject.pid(), "napper")?);
     let bytes = probe(&[
-        "explain", "--pid", &pid, "--tid", &tid, "--attach", rung.name(), "--duration", WINDOW, "--format",
+        "explain",
+        "--pid",
+        &pid,
+        "--tid",
+        &tid,
+        "--attach",
+        rung.name(),
+        "--duration",
+        WINDOW,
+        "--format",
         "json",
     ])?;
     let explain: Explain = serde_json::from_slice(&bytes)?;

@@ -31,7 +31,9 @@ pub const fn needs(rung: SwitchRung) -> &'static [Need] {
 pub fn refusal(rung: SwitchRung) -> Option<String> {
     static TRIED: [OnceLock<Option<String>>; SwitchRung::ALL.len()] =
         [const { OnceLock::new() }; SwitchRung::ALL.len()];
-    TRIED[rung as usize].get_or_init(|| try_hook(rung).err().map(|why| format!("needs {rung}: {why}"))).clone()
+    TRIED[rung as usize]
+        .get_or_init(|| try_hook(rung).err().map(|why| format!("needs {rung}: {why}")))
+        .clone()
 }
 
 fn try_hook(rung: SwitchRung) -> Result<(), String> {

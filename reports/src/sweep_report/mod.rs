@@ -193,8 +193,7 @@ mod tests {
     #[test]
     fn the_caption_tells_a_lab_and_its_disk() {
         let caption = |lab: Option<Lab>| {
-            let mut run: Run =
-                serde_json::from_str(include_str!("../../tests/golden/run.json")).unwrap();
+            let mut run: Run = serde_json::from_str(include_str!("../../tests/golden/run.json")).unwrap();
             run.machine.lab = lab;
             SweepReport::new(vec![Measured { run: Some(run), ..measured("a", golden()) }]).caption()
         };

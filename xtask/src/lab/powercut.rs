@@ -332,7 +332,14 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn hardware(fs: FileSystem) -> Hardware {
-    Hardware { mem_mib: 2048, disk_mib: DISK_MIB, fs, kvm_amd: true, timeout_s: BOOT_TIMEOUT_S, ..Hardware::default() }
+    Hardware {
+        mem_mib: 2048,
+        disk_mib: DISK_MIB,
+        fs,
+        kvm_amd: true,
+        timeout_s: BOOT_TIMEOUT_S,
+        ..Hardware::default()
+    }
 }
 
 #[cfg(test)]
