@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::process::Interrupts;
+use crate::process::{self, Interrupts};
 
 /// The emulator's program.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -88,6 +88,20 @@ pub enum Killed {
     Interrupt(&'static str),
     /// Its watcher cut its power.
     Cut,
+}
+
+/// How many processors a machine can have. Before 8.1 the emulator could run code that another processor had just
+/// changed as it was before: a kernel that turns a tracepoint on or off then dies of a breakpoint which is no more.
+/// Source: QEMU's commit cb62bd15e14e, "accel/tcg: Always lock pages before translation".
+pub fn sound_cpus() -> u32 {
+    let said = process::output(Command::new(QEMU).arg("--version")).unwrap_or_default();
+    if version(&said).is_some_and(|version| version >= (8, 1)) { 2 } else { 1 }
+}
+
+/// `(8, 1)` of `QEMU emulator version 8.1.2 (...)`.
+fn version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.split("version ").nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// `path` as part of a `-drive` option, where a comma ends a value.
@@ -273,4 +287,16 @@ pub fn pass_through(chunk: &[u8]) {
     let mut stdout = io::stdout().lock();
     // Nobody may be listening any more; the machine's work goes on.
     let _ = stdout.write_all(chunk).and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn the_emulators_version_is_read_from_what_it_says() {
+        assert_eq!(version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"), Some((7, 2)));
+        assert_eq!(version("QEMU emulator version 10.0.2"), Some((10, 0)));
+        assert_eq!(version(""), None);
+    }
 }

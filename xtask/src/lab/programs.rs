@@ -78,7 +78,8 @@ fn add_tool(image: &mut Image, tool: &Path) -> Result<()> {
 
 fn build(release: bool) -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--locked"]);
+    // With the features of the whole workspace, as everything else is built.
+    cargo.args(["build", "--workspace", "--locked"]);
     if release {
         cargo.arg("--release");
     }

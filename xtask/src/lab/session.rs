@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
             kernel: self.booted.vmlinuz()?,
             initramfs,
             mem_mib: self.hardware.mem_mib,
-            cpus: self.hardware.cpus,
+            cpus: self.hardware.cpus.unwrap_or_else(machine::sound_cpus),
             has_kvm: self.hardware.kvm_amd,
             drives: vec![
                 Drive { serial: "data", options: data_drive },

@@ -212,8 +212,14 @@ fn compile(one: &Compiled) -> Result<PathBuf> {
     let folder = session::folder().join("compiled");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let program = folder.join(one.binary.replace("::", "-"));
+    let source = workspace::root().join(one.source);
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    // Made once: the machines share it.
+    if changed(&program).is_ok_and(|made| changed(&source).is_ok_and(|written| written < made)) {
+        return Ok(program);
+    }
     let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(workspace::root().join(one.source));
+    compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(&source);
     process::output(&mut compiler)?;
     Ok(program)
 }

@@ -23,7 +23,7 @@ impl Voice {
     fn lines(&mut self) -> String {
         let rest = &self.said[self.passed_on..];
         let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { return String::new() };
-        let text = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let text = String::from_utf8_lossy(&rest[..=end]).into_owned();
         let shown = text.lines().map(|line| format!("{:<5}| {line}\n", self.name)).collect();
         self.passed_on += end + 1;
         shown
