@@ -36,6 +36,7 @@ mod proc;
 mod program_info;
 pub mod recfile;
 pub mod recording;
+mod same_thread;
 pub mod stacks;
 pub mod symbolize;
 pub mod syscalls;

@@ -17,6 +17,7 @@ use crate::device::{self, DeviceRecord};
 use crate::gaps::{Gap, GapFinder};
 use crate::interval::{Builder, Finished, Interval, Seed, ThreadNote};
 use crate::order::Sorter;
+use crate::same_thread::SameThread;
 use crate::unwind::ProcessStacks;
 
 /// What is made of a recording while it goes on. Everything comes in the order of its time, an interval
@@ -146,6 +147,7 @@ pub struct Pipeline<A> {
     finder: GapFinder,
     sorter: Sorter<Item>,
     builder: Builder,
+    same_thread: SameThread,
     analysis: A,
     cpus: u32,
     previous_pass_ns: u64,
@@ -162,6 +164,7 @@ impl<A: Analysis> Pipeline<A> {
             finder: GapFinder::new(armed_ns),
             sorter: Sorter::default(),
             builder: Builder::new(start_ns, seeds),
+            same_thread: SameThread::default(),
             analysis,
             cpus,
             previous_pass_ns: armed_ns,
@@ -180,6 +183,7 @@ impl<A: Analysis> Pipeline<A> {
         while let Some(item) = self.sorter.pop_before(before_ns) {
             match item {
                 Item::Switch(mut record) => {
+                    record.thread = self.same_thread.name(record.thread);
                     if let Event::SwitchOut { user: Some(side), .. }
                     | Event::SwitchBack { user: Some(side), .. } = &mut record.event
                     {
@@ -187,11 +191,15 @@ impl<A: Analysis> Pipeline<A> {
                     }
                     self.builder.record(&record, &mut |interval| self.analysis.interval(interval));
                 }
-                Item::Call(record) => {
+                Item::Call(mut record) => {
+                    record.thread = self.same_thread.name(record.thread);
                     self.builder.saw(record.thread, record.tgid);
                     self.analysis.call(&record);
                 }
-                Item::Device(record) => self.analysis.device(&record),
+                Item::Device(mut record) => {
+                    record.thread = self.same_thread.name(record.thread);
+                    self.analysis.device(&record);
+                }
             }
         }
     }

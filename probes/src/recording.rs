@@ -170,6 +170,7 @@ impl Begun {
             let threads = threads.map_err(|error| gone_or(*pid, "listing its threads", error))?;
             probes.enter_threads(&threads)?;
         }
+        probes.forget_misses();
         let armed_ns = proc::monotonic_ns();
         probes.switch().on(options.scope)?;
         let start_ns = proc::monotonic_ns();

@@ -199,6 +199,8 @@ pub struct Probes {
     sleepers: Option<File>,
     /// Holds the kernel's run-time statistics on.
     statistics: Option<OwnedFd>,
+    /// Events that were turned away before anything was recorded.
+    missed_before: u64,
 }
 
 impl fmt::Debug for Probes {
@@ -275,6 +277,7 @@ impl Probes {
             messages,
             sleepers,
             statistics: None,
+            missed_before: 0,
         })
     }
 
@@ -416,9 +419,18 @@ impl Probes {
         Ok(())
     }
 
+    /// Counts events that are turned away from now on: what is not recorded yet cannot be lost.
+    pub fn forget_misses(&mut self) {
+        self.missed_before = self.all_misses().unwrap_or(0);
+    }
+
     /// Events that found their program already running on the same CPU, and were turned away by the
     /// kernel; `None` where it does not tell.
     pub fn recursion_misses(&self) -> Option<u64> {
+        self.all_misses().map(|misses| misses.saturating_sub(self.missed_before))
+    }
+
+    fn all_misses(&self) -> Option<u64> {
         self.names()
             .map(|name| {
                 let fd = self.ebpf.program(name)?.fd().ok()?;

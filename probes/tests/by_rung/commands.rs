@@ -60,8 +60,13 @@ fn assert_seen_by(rung: SwitchRung, hooks: &[String], loss: &BTreeMap<String, u6
     for other in SwitchRung::ALL.into_iter().filter(|other| *other != rung) {
         assert!(!hooks.iter().any(|hook| hook.starts_with(kind(other))), "{rung}: {hooks:?}");
     }
-    // A kernel may hide the switches of some threads from its own tracepoints.
-    assert!(loss.iter().all(|(cause, lost)| *lost == 0 || cause == "unpaired_switches"), "{loss:?}");
+    // A kernel may hide the switches of some threads from its own tracepoints. Programs that run as events of perf are
+    // turned away, and counted, while a call of the recorder's to a BPF map is preempted (`trace_call_bpf` and
+    // `bpf_disable_instrumentation`): often on an emulated machine.
+    let is_turned_away = matches!(rung, SwitchRung::Tracepoint | SwitchRung::Kprobe);
+    let is_excused =
+        |cause: &str| cause == "unpaired_switches" || (is_turned_away && cause == "recursion_misses");
+    assert!(loss.iter().all(|(cause, lost)| *lost == 0 || is_excused(cause)), "{loss:?}");
 }
 
 /// The napper sleeps for nearly the whole window, and its stacks say in what.
@@ -141,6 +146,15 @@ pub fn explain(rung: SwitchRung) -> Outcome {
     assert_eq!(causes_ns + explain.unexplained_ns, explain.window_ns);
     let timer = explain.causes.iter().find(|cause| cause.cause == "timer").ok_or("no timer")?;
     assert!(timer.ns > explain.window_ns / 2, "{explain:#?}");
+    Ok(())
+}
+
+pub fn explain_by_tracepoint() -> Outcome {
+    let subject = Subject::start("by-rung");
+    let pid = subject.pid().to_string();
+    let error = probe(&["explain", "--pid", &pid, "--attach", "tracepoint", "--duration", WINDOW]).err();
+    let said = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(said.contains("the whole machine cannot be recorded by `tracepoint`"), "{said}");
     Ok(())
 }
 

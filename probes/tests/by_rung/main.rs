@@ -23,7 +23,7 @@ macro_rules! by_rung {
             "fentry" Fentry, "kprobe" Kprobe)
     };
     ($command:ident: $($name:literal $rung:ident),*) => {
-        [$(Test {
+        vec![$(Test {
             name: concat!("by_rung::", stringify!($command), "::", $name),
             needs: hooks::needs(SwitchRung::$rung),
             run: || commands::$command(SwitchRung::$rung),
@@ -42,8 +42,14 @@ fn main() -> ExitCode {
         by_rung!(futex),
         by_rung!(syscalls),
         by_rung!(record),
-        by_rung!(explain),
+        // The whole machine is recorded, which the printed form cannot tell apart.
+        by_rung!(explain: "tp_btf" TpBtf, "raw_tracepoint" RawTracepoint, "fentry" Fentry, "kprobe" Kprobe),
         by_rung!(wbt),
+        vec![Test {
+            name: "refused::explain_by_tracepoint_says_why",
+            needs: hooks::needs(SwitchRung::Tracepoint),
+            run: commands::explain_by_tracepoint,
+        }],
     ];
     testkit::run(tests.into_iter().flatten().collect())
 }

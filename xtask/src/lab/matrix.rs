@@ -44,6 +44,7 @@ pub const COMPILED: &[Compiled] = &[Compiled {
 pub const SUITES: &[Suite] = &[
     quick("probes::ladder", "ladder::"),
     quick("probes::by_rung", "by_rung::"),
+    quick("probes::by_rung", "refused::"),
     quick("probes::wbt", "by_rung::"),
     quick("probes::wbt", "wbt::"),
     quick("probes::explain", "windows::"),
