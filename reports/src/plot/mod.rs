@@ -13,7 +13,7 @@ mod marker;
 mod phases;
 mod written;
 
-use canvas::{Canvas, Surface, px, text};
+use canvas::{Canvas, Surface, px, text, text_width};
 
 pub use canvas::stand_in_for_sans_serif;
 pub use distribution::png as distribution_png;
@@ -79,11 +79,17 @@ fn frame(surface: &Surface, words: &Words, cells: Option<&[&str]>) -> Result<i32
     const LEFT: i32 = 40;
     surface.fill(&WHITE)?;
     text(surface, &words.title, (LEFT, 26), 42, &BLACK)?;
-    text(surface, &words.caption, (LEFT, 82), 25, &canvas::GREY)?;
+    let caption_size = fitting(25, text_width(surface, &words.caption, 25)?, canvas::width() - 2 * LEFT);
+    text(surface, &words.caption, (LEFT, 82), caption_size, &canvas::GREY)?;
     match cells {
         Some(cells) => Ok(legend::draw(surface, cells, (LEFT, 126))? + 10),
         None => Ok(126),
     }
+}
+
+/// The size at which words that are `width` wide at `size` fit into `room`; never larger than `size`.
+fn fitting(size: i32, width: i32, room: i32) -> i32 {
+    if width > room { size * room / width } else { size }
 }
 
 fn check(sweep: &Sweep) -> Result<(), PlotError> {
@@ -103,7 +109,7 @@ fn check(sweep: &Sweep) -> Result<(), PlotError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PlotError, Words, distribution_png, phases_png, sweep_png, written_png};
+    use super::{PlotError, Words, distribution_png, fitting, phases_png, sweep_png, written_png};
     use crate::sweep::{Sweep, read};
 
     #[test]
@@ -111,6 +117,11 @@ mod tests {
         for draw in [sweep_png, distribution_png, phases_png, written_png] {
             assert!(matches!(draw(&Sweep::default(), &Words::default()), Err(PlotError::Empty)));
         }
+    }
+
+    #[test]
+    fn words_that_are_too_long_are_smaller_and_others_keep_their_size() {
+        assert_eq!([fitting(25, 1520, 1520), fitting(25, 3040, 1520), fitting(25, 9, 1520)], [25, 12, 25]);
     }
 
     #[test]
