@@ -42,11 +42,12 @@ pub const COMPILED: &[Compiled] = &[Compiled {
 
 /// In the order in which they run.
 pub const SUITES: &[Suite] = &[
-    quick("probes::ladder", "ladder::"),
+    quick("probes::ladder", "ladder::kprobe_agrees"),
+    quick("probes::ladder", "ladder::all_that_there_are_agree_at_once"),
     quick("probes::by_rung", "by_rung::"),
     quick("probes::by_rung", "refused::"),
     quick("probes::wbt", "by_rung::"),
-    quick("probes::wbt", "wbt::"),
+    quick("probes::wbt", "wbt::the_dirty_pages_are_the_writers_and_the_device_has_a_target"),
     quick("probes::explain", "windows::"),
     quick("probes::offcpu", "offcpu::sleeper_through_the_whole_window_is_counted"),
     quick("probes::offcpu", "offcpu::waker_through_a_pipe_is_named"),
@@ -57,6 +58,8 @@ pub const SUITES: &[Suite] = &[
     quick("forkd::e2e", "memory::stage_diff"),
     quick("forkd::e2e", "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox"),
     Suite { only_on: Some("6.12"), ..quick("forkd::e2e", LINUX_GUEST) },
+    full("probes::ladder", "ladder::"),
+    full("probes::wbt", "wbt::"),
     full("probes::offcpu", "offcpu::"),
     full("probes::futex", "futex::"),
     full("probes::syscalls", "syscalls::"),
