@@ -92,7 +92,7 @@ pub enum Killed {
 
 /// How many processors a machine can have. Before 8.1 the emulator could run code that another processor had just
 /// changed as it was before: a kernel that turns a tracepoint on or off then dies of a breakpoint which is no more.
-/// Source: QEMU's commit cb62bd15e14e, "accel/tcg: Always lock pages before translation".
+/// Source: QEMU's commit deba78709ae8, "accel/tcg: Always lock pages before translation".
 pub fn sound_cpus() -> u32 {
     let said = process::output(Command::new(QEMU).arg("--version")).unwrap_or_default();
     if version(&said).is_some_and(|version| version >= (8, 1)) { 2 } else { 1 }
