@@ -142,24 +142,31 @@ async fn storm(probe: &Tool, settings: &Settings, round: u32, gathered: &mut Gat
 
 /// The benchmark of the crate `probes`, where it has been built.
 async fn million_stacks(gathered: &mut Gathered) {
-    let build = "build it (cargo bench -p probes --bench report --no-run)";
-    let Some(program) = built_bench() else {
-        return gathered.skipped.push(format!("the million stacks are left out: {build}"));
+    let missing = match built_bench() {
+        None => "build it (cargo bench --workspace --bench report --no-run)".to_owned(),
+        Some(program) => match run_bench(&program).await {
+            Ok(seconds) => return gathered.add(Measure::MillionStacksS, Kind::Probe, 1, seconds),
+            Err(why) => why,
+        },
     };
-    let output = Command::new(program).arg("--bench").kill_on_drop(true).output().await;
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    for (round, seconds) in text.lines().filter_map(seconds).enumerate() {
-        gathered.add(Measure::MillionStacksS, Kind::Probe, round as u32 + 1, seconds);
-    }
+    gathered.skipped.push(format!("the million stacks are left out: {missing}"));
 }
 
-/// `run N: ... stacks: 1.23s, ...`.
+/// Its time in seconds, the middle of its samples.
+async fn run_bench(program: &Path) -> Result<f64, String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.args(["--bench", "--noplot", "--output-format", "bencher"]).kill_on_drop(true);
+    let output = command.env("CRITERION_HOME", folder.path()).output().await;
+    let output = output.map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().find_map(seconds).ok_or_else(|| format!("{} gave no time", program.display()))
+}
+
+/// `test NAME ... bench: 1,230,000,000 ns/iter (+/- 1,000)`.
 fn seconds(line: &str) -> Option<f64> {
-    let took = line.strip_prefix("run ")?.split_once(" stacks: ")?.1.split(',').next()?;
-    match took.strip_suffix("ms") {
-        Some(ms) => ms.parse::<f64>().ok().map(|ms| ms / 1e3),
-        None => took.strip_suffix('s')?.parse().ok(),
-    }
+    let (ns, _) = line.split_once(" bench:")?.1.split_once(" ns/iter")?;
+    Some(ns.trim().replace(',', "").parse::<f64>().ok()? / 1e9)
 }
 
 /// The newest of the programs that cargo has put beside this one.
@@ -179,10 +186,10 @@ mod tests {
     use super::seconds;
 
     #[test]
-    fn the_benchmarks_lines_are_read() {
-        let line = "run 1: 1000000 waits in 20000 stacks: 1.23s, 1.10s of them on a CPU (5 bytes of SVG)";
+    fn the_benchmarks_line_is_read() {
+        let line = "test report/a million waits in 20 thousand stacks ... bench: 1,230,000,000 ns/iter (+/- 8,100)";
         assert_eq!(seconds(line), Some(1.23));
-        assert_eq!(seconds(&line.replace("1.23s", "830.50ms")), Some(0.8305));
-        assert_eq!(seconds("median 1.2s, slowest 2s"), None);
+        assert_eq!(seconds("test report ... bench: 830500000 ns/iter (+/- 1)"), Some(0.8305));
+        assert_eq!(seconds("running 1 test"), None);
     }
 }
