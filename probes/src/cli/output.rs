@@ -1,5 +1,6 @@
 //! Where a report goes.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,16 +22,32 @@ pub enum Output {
         /// Where it goes.
         path: PathBuf,
     },
+    /// A device, a pipe or the like: it is written to, and stays what it is.
+    Special {
+        /// What is written to.
+        file: File,
+        /// Its name.
+        path: PathBuf,
+    },
 }
 
 impl Output {
-    /// Standard output, or a new file beside `path`.
+    /// Standard output, a new file beside `path`, or what `path` is where that is no ordinary file.
     pub fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout) };
         if path.is_dir() {
             return Err(
                 BadInput(format!("{} is a directory: name a file to write to", path.display())).into()
             );
+        }
+        // Through links, so that the file and not its link is replaced; /dev/null must not be replaced at all.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            let file = OpenOptions::new().write(true).open(path);
+            let file = file.map_err(|error| {
+                BadInput(format!("cannot write {}: {error}; name another", path.display()))
+            })?;
+            return Ok(Self::Special { file, path: path.clone() });
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged =
@@ -40,7 +57,7 @@ impl Output {
                     folder.display()
                 ))
             })?;
-        Ok(Self::File { staged, path: path.to_owned() })
+        Ok(Self::File { staged, path: path.clone() })
     }
 
     /// Writes everything. A reader of standard output that has had enough is no error.
@@ -65,6 +82,9 @@ impl Output {
                 staged.persist(&path).map_err(|error| error.error).with_context(context)?;
                 Ok(())
             }
+            Self::Special { mut file, path } => {
+                file.write_all(bytes).with_context(|| format!("writing the report to {}", path.display()))
+            }
         }
     }
 }
@@ -74,4 +94,33 @@ fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
     mask.bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    use super::Output;
+
+    #[test]
+    fn a_device_behind_a_link_is_written_to_and_stays_a_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("null");
+        symlink("/dev/null", &link).unwrap();
+        Output::open(Some(&link)).unwrap().write(b"report").unwrap();
+        assert!(link.is_symlink());
+        assert!(fs::metadata(&link).unwrap().file_type().is_char_device());
+    }
+
+    #[test]
+    fn a_file_behind_a_link_is_replaced_and_the_link_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old and longer").unwrap();
+        symlink(&file, &link).unwrap();
+        Output::open(Some(&link)).unwrap().write(b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
 }
