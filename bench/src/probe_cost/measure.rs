@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn the_benchmarks_line_is_read() {
-        let line = "test report/a million waits in 20 thousand stacks ... bench: 1,230,000,000 ns/iter (+/- 8,100)";
+        let line =
+            "test report/a million waits in 20 thousand stacks ... bench: 1,230,000,000 ns/iter (+/- 8,100)";
         assert_eq!(seconds(line), Some(1.23));
         assert_eq!(seconds("test report ... bench: 830500000 ns/iter (+/- 1)"), Some(0.8305));
         assert_eq!(seconds("running 1 test"), None);
