@@ -124,7 +124,9 @@ fn own_count() -> Outcome {
     assert_eq!((sleeps.count, sleeps.wall.count()), (NAPS, NAPS));
     let wall_ns = sleeps.split.wall_ns();
     assert!(wall_ns <= own_ns && own_ns - wall_ns < own_ns / 20 + 2_000_000, "{wall_ns} of {own_ns}");
-    assert!(sleeps.split.asleep_ns >= NAPS * 10_000_000, "{sleeps:#?}");
+    // On a busy host it can lose its CPU when its timer has begun and its sleep has not.
+    let off_cpu_ns = sleeps.split.asleep_ns + sleeps.split.run_queue_ns;
+    assert!(off_cpu_ns >= NAPS * 10_000_000 && sleeps.split.asleep_ns > off_cpu_ns / 2, "{sleeps:#?}");
     assert!(sleeps.split.on_cpu_ns < sleeps.split.asleep_ns / 5, "{sleeps:#?}");
     let asks = call_named(caller, "getppid");
     assert_eq!((asks.count, asks.errors.len()), (PARENTS, 0));
