@@ -59,7 +59,14 @@ pub fn storage(walk: &Walk<'_>, span: &Span, cause: Cause, frames: &Frames) -> (
     let detail = device.as_ref().map(|device| format!("on {device}")).unwrap_or_default();
     let mut links: Vec<String> = walk.call(span, frames).into_iter().collect();
     links.push(format!("{title} {detail}").trim_end().to_owned());
-    links.extend(behind(walk, span, device.as_deref()));
+    let (dirty, requests) =
+        (dirtied(walk, span, device.as_deref()), in_flight(walk, span, device.as_deref()));
+    // A request waits for those ahead of it, whoever dirtied most; whoever waits for writeback, for what was dirtied.
+    let behind = match cause {
+        Cause::RequestQueue | Cause::DeviceTime => requests.or(dirty),
+        _ => dirty.or(requests),
+    };
+    links.extend(behind);
     (detail, links)
 }
 
@@ -72,15 +79,16 @@ fn busiest<'a>(walk: &Walk<'a>, span: &Span) -> Option<&'a str> {
     by_device.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(device, _)| device)
 }
 
-/// Whose bytes the device is busy with: dirty pages where they are known, or else the requests on their way.
-fn behind(walk: &Walk<'_>, span: &Span, device: Option<&str>) -> Option<String> {
-    let me = walk.timelines.process(span.tid);
+/// Whose dirty pages the device has to write.
+fn dirtied(walk: &Walk<'_>, span: &Span, device: Option<&str>) -> Option<String> {
     let on_device = |dirty: &&Dirty| device.is_none_or(|device| device == dirty.device);
-    let dirty = walk.facts.dirty.iter().filter(on_device).max_by_key(|dirty| dirty.bytes);
-    if let Some(dirty) = dirty {
-        let own = if Some(dirty.tgid) == me { ", its own" } else { "" };
-        return Some(format!("{} of dirty pages by {}({}){own}", bytes(dirty.bytes), dirty.comm, dirty.tgid));
-    }
+    let dirty = walk.facts.dirty.iter().filter(on_device).max_by_key(|dirty| dirty.bytes)?;
+    let own = if Some(dirty.tgid) == walk.timelines.process(span.tid) { ", its own" } else { "" };
+    Some(format!("{} of dirty pages by {}({}){own}", bytes(dirty.bytes), dirty.comm, dirty.tgid))
+}
+
+/// Whose requests were on their way.
+fn in_flight(walk: &Walk<'_>, span: &Span, device: Option<&str>) -> Option<String> {
     let mut by_owner: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for request in walk.facts.in_flight(device, span.start_ns, span.end_ns) {
         let sum = by_owner.entry(owner(request)).or_default();
