@@ -71,10 +71,7 @@ pub async fn run(request: &Request, interrupt: &mut Interrupt) -> Result<(), Err
     let (work, cleared) = Work::take(&request.work_dir)?;
     cleared.iter().for_each(say);
     let mut gathered = Gathered::default();
-    let measured = match &request.attached_by {
-        None => interrupt.or(measure(request, &work, &mut gathered)).await,
-        Some(probe) => interrupt.or(measure_attached(request, probe, &work, &mut gathered)).await,
-    };
+    let measured = interrupt.or(measure(request, &work, &mut gathered)).await;
     print(pauses_text(if request.attached_by.is_some() { "attached" } else { "armed" }, &gathered.pairs_ms));
     if request.attached_by.is_none() {
         print(accounts_text(&gathered));
@@ -90,13 +87,18 @@ async fn measure(request: &Request, work: &Work, gathered: &mut Gathered) -> Res
         let pairs = left.min(PAIRS_OF_A_GUEST);
         left -= pairs;
         let mut guest = Guest::fork(request, work, &mut stage).await?;
-        // The probes are attached some time after the daemon's start; from then on the turns are kept.
-        wait_until_attached(&mut guest).await?;
-        for _ in 0..pairs {
-            let armed = guest.branch().await?;
-            account(guest.stage, &armed, gathered).await?;
-            let without = guest.branch().await?;
-            gathered.pairs_ms.push((ms(&without), ms(&armed)));
+        match request.attached_by {
+            // The probes are attached some time after the daemon's start; from then on the turns are kept.
+            None => wait_until_attached(&mut guest).await?,
+            // The first of all is unlike the others.
+            Some(_) => drop(guest.branch().await?),
+        }
+        for pair in 0..pairs {
+            let pair_ms = match &request.attached_by {
+                None => armed_pair(&mut guest, gathered).await?,
+                Some(probe) => attached_pair(&mut guest, probe, pair % 2 == 0).await?,
+            };
+            gathered.pairs_ms.push(pair_ms);
             progress.advance();
         }
         guest.remove().await;
@@ -104,35 +106,27 @@ async fn measure(request: &Request, work: &Work, gathered: &mut Gathered) -> Res
     Ok(())
 }
 
-/// The same with probes that are attached for every second pause, the first or the other of two in turn.
-async fn measure_attached(
-    request: &Request,
+/// Pauses without and with armed probes, in milliseconds: the daemon arms them for the first of two.
+async fn armed_pair(guest: &mut Guest<'_>, gathered: &mut Gathered) -> Result<(f64, f64), Error> {
+    let armed = guest.branch().await?;
+    account(guest.stage, &armed, gathered).await?;
+    let without = guest.branch().await?;
+    Ok((ms(&without), ms(&armed)))
+}
+
+/// Pauses without and with probes that are attached, in milliseconds.
+async fn attached_pair(
+    guest: &mut Guest<'_>,
     probe: &Path,
-    work: &Work,
-    gathered: &mut Gathered,
-) -> Result<(), Error> {
-    let mut stage = Stage::build(work, &request.programs, PLACE).await?;
-    let progress = Progress::new(u64::from(request.pairs));
-    let mut left = request.pairs;
-    while left > 0 {
-        let pairs = left.min(PAIRS_OF_A_GUEST);
-        left -= pairs;
-        let mut guest = Guest::fork(request, work, &mut stage).await?;
-        // The first of all is unlike the others.
-        guest.branch().await?;
-        for pair in 0..pairs {
-            let mut pause_ms = [0.0; 2];
-            for is_attached in [pair % 2 == 0, pair % 2 == 1] {
-                let attached = is_attached.then(|| Attached::start(probe)).transpose()?;
-                pause_ms[usize::from(is_attached)] = ms(&guest.branch().await?);
-                drop(attached);
-            }
-            gathered.pairs_ms.push((pause_ms[0], pause_ms[1]));
-            progress.advance();
-        }
-        guest.remove().await;
+    attached_first: bool,
+) -> Result<(f64, f64), Error> {
+    let mut pause_ms = [0.0; 2];
+    for is_attached in [attached_first, !attached_first] {
+        let attached = is_attached.then(|| Attached::start(probe)).transpose()?;
+        pause_ms[usize::from(is_attached)] = ms(&guest.branch().await?);
+        drop(attached);
     }
-    Ok(())
+    Ok((pause_ms[0], pause_ms[1]))
 }
 
 /// A guest that dirties the same pages before each BRANCH.

@@ -42,7 +42,6 @@ pub enum Part {
         /// The folder that the files go to
         folder: PathBuf,
         /// How many threads do so
-        #[arg(default_value_t = 4)]
         threads: usize,
     },
     /// Appends to a file each time it is told to, and waits until that is on the disk
@@ -55,7 +54,6 @@ pub enum Part {
         /// The folder that the file goes to
         folder: PathBuf,
         /// How many threads do so
-        #[arg(default_value_t = 16)]
         threads: usize,
     },
     /// Waits for a lock that a thread named holder keeps, while three others wait for something else
