@@ -102,16 +102,17 @@ impl Slowest {
 
 /// Records windows, explains each, and writes the slowest.
 pub fn run(command: &ExplainCommand) -> anyhow::Result<()> {
-    let output = Output::open(command.output.as_deref())?;
-    let endings = Endings::watch()?;
     let target = Target::find(command.pid, false)?;
     if let Some(tid) = command.tid.filter(|tid| !target.has_thread(*tid)) {
         return Err(
             BadInput(format!("{tid} is no thread of process {}: see /proc/PID/task", command.pid)).into()
         );
     }
+    // Servers may be asked for symbols: meanwhile Ctrl-C ends this process, which has no file yet to leave behind.
     let place = command.window_fn.as_ref().map(|name| functions::find(command.pid, name));
     let place = place.transpose().map_err(|error| BadInput(error.to_string()))?;
+    let output = Output::open(command.output.as_deref())?;
+    let endings = Endings::watch()?;
     let recording::Options { ring_bytes, rung, log_bpf, .. } = command.bpf.options();
     let options = Options { ring_bytes, rung, log_bpf, ..Options::default() };
     let explainer = Explainer::attach(&options)?;

@@ -82,17 +82,18 @@ pub fn replay(file: impl Read, partial: bool, tids: &[u32]) -> Result<Futex, Rea
 
 /// Knows where words lie.
 trait Homes {
-    fn home(&self, pid: u32, address: u64) -> Home;
+    /// `names` has those of variables.
+    fn home(&self, pid: u32, address: u64, names: &mut Symbolizer) -> Home;
 }
 
 impl Homes for BTreeMap<u32, Places> {
-    fn home(&self, pid: u32, address: u64) -> Home {
-        self.get(&pid).map_or(Home::Unmapped, |places| places.home(address))
+    fn home(&self, pid: u32, address: u64, names: &mut Symbolizer) -> Home {
+        self.get(&pid).map_or(Home::Unmapped, |places| names.home(places, address))
     }
 }
 
 impl Homes for recfile::Homes {
-    fn home(&self, pid: u32, address: u64) -> Home {
+    fn home(&self, pid: u32, address: u64, _: &mut Symbolizer) -> Home {
         self.get(&(pid, address)).cloned().unwrap_or(Home::Unmapped)
     }
 }
@@ -165,7 +166,7 @@ impl<'a> Table<'a> {
         Some(futex::Word {
             pid,
             address,
-            home: self.homes.home(pid, address),
+            home: self.homes.home(pid, address, &mut self.names),
             verdict: verdict(word.evidence),
             sound: all_sound && !word.truncated,
             handed_on: word.evidence.handed_on,

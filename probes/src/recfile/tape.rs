@@ -174,13 +174,14 @@ impl Tape {
         if words.is_empty() {
             return;
         }
-        for (pid, places) in &mut self.places {
+        let Self { places, namer, .. } = self;
+        for (pid, places) in &mut *places {
             places.refresh(*pid);
         }
-        let home = |place: &(u32, u64)| -> Home {
-            self.places.get(&place.0).map_or(Home::Unmapped, |places| places.home(place.1))
+        let mut home = |pid: u32, address: u64| -> Home {
+            places.get(&pid).map_or(Home::Unmapped, |places| namer.home(places, address))
         };
-        let homes = words.iter().map(|place| (place.0, place.1, home(place))).collect();
+        let homes = words.iter().map(|(pid, address)| (*pid, *address, home(*pid, *address))).collect();
         self.fact(&Fact::Homes(homes));
     }
 

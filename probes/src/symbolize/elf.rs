@@ -10,8 +10,8 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use tempfile::NamedTempFile;
 
-use super::debug_file::{self, Symbols};
-use super::debuginfod::{Debuginfod, Found};
+use super::debug_file::DebugFiles;
+use super::debuginfod::Found;
 use super::demangle::demangle;
 use crate::images::{Content, Images, Mapping, Place, Segments};
 
@@ -19,8 +19,7 @@ use crate::images::{Content, Images, Mapping, Place, Segments};
 #[derive(Debug, Default)]
 pub struct Binaries {
     known: HashMap<(u32, u32), Option<Binary>>,
-    /// Has the debug files that this host has not.
-    debuginfod: Option<Debuginfod>,
+    debug_files: DebugFiles,
 }
 
 #[derive(Debug)]
@@ -55,15 +54,20 @@ pub fn name(
 }
 
 impl Binaries {
-    /// With what servers gave, as far as they are asked.
-    pub fn new(debuginfod: Option<Debuginfod>) -> Self {
-        Self { debuginfod, ..Self::default() }
+    /// With symbols from these as well.
+    pub fn new(debug_files: DebugFiles) -> Self {
+        Self { debug_files, ..Self::default() }
+    }
+
+    /// Where symbols are that binaries have not got themselves.
+    pub const fn debug_files(&mut self) -> &mut DebugFiles {
+        &mut self.debug_files
     }
 
     fn binary(&mut self, pid: u32, number: u32, images: &Images, mapping: &Mapping) -> Option<&Binary> {
-        let Self { known, debuginfod } = self;
+        let Self { known, debug_files } = self;
         let binary = known.entry((pid, number));
-        binary.or_insert_with(|| Binary::of(mapping, images, debuginfod.as_mut())).as_ref()
+        binary.or_insert_with(|| Binary::of(mapping, images, debug_files)).as_ref()
     }
 
     /// Whether servers may have the symbols of `place`, and have not been asked yet.
@@ -74,35 +78,25 @@ impl Binaries {
 
     /// Has servers asked for what is not here, from now on.
     pub fn allow_fetching(&mut self) {
-        if let Some(debuginfod) = &mut self.debuginfod {
-            debuginfod.allow_fetching();
-            self.known.retain(|_, binary| !binary.as_ref().is_some_and(|binary| binary.may_be_fetched));
-        }
+        self.debug_files.allow_fetching();
+        self.known.retain(|_, binary| !binary.as_ref().is_some_and(|binary| binary.may_be_fetched));
     }
 
     /// What servers could not give, in one sentence.
     pub fn warning(&self) -> Option<String> {
-        self.debuginfod.as_ref()?.warning()
+        self.debug_files.warning()
     }
 }
 
 impl Binary {
-    fn of(mapping: &Mapping, images: &Images, debuginfod: Option<&mut Debuginfod>) -> Option<Self> {
+    fn of(mapping: &Mapping, images: &Images, debug_files: &mut DebugFiles) -> Option<Self> {
         let segments = Segments::of(mapping.content());
         match mapping.content() {
             Content::File(file) => {
                 let itself = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-                let (path, may_be_fetched) = match debug_file::locate(file, mapping.path(), images) {
-                    Symbols::Inside => (itself, false),
-                    Symbols::In(path) => (path, false),
-                    Symbols::Missing(build_id) => {
-                        let found = debuginfod.map(|client| client.find(&build_id, mapping.file_name()));
-                        match found {
-                            Some(Found::File(path)) => (path, false),
-                            found => (itself, found == Some(Found::NotAsked)),
-                        }
-                    }
-                };
+                let found = debug_files.find(file, mapping.path(), images.root());
+                let may_be_fetched = found == Found::NotAsked;
+                let path = if let Found::File(path) = found { path } else { itself };
                 Some(Self { path, segments, may_be_fetched, _copy: None })
             }
             Content::Memory(bytes) => {
@@ -181,7 +175,7 @@ mod tests {
     fn the_vdso_has_names() {
         let images = Images::of(std::process::id()).unwrap();
         let vdso = images.mapping_named("[vdso]").unwrap();
-        let binary = Binary::of(vdso, &images, None).unwrap();
+        let binary = Binary::of(vdso, &images, &mut DebugFiles::default()).unwrap();
         let symbolizer = Symbolizer::builder().enable_demangling(false).build();
         let names = (0..0x2000).step_by(16).filter_map(|offset| binary.function(&symbolizer, offset));
         assert!(names.into_iter().any(|name| name.contains("clock_gettime")));

@@ -7,9 +7,10 @@ use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 use thiserror::Error;
 
-use super::debug_file;
+use super::debug_file::DebugFiles;
+use super::debuginfod::Found;
 use super::demangle::demangle;
-use crate::images::Images;
+use crate::images::{Images, open_regular};
 
 /// Near names that are offered.
 const OFFERED: usize = 5;
@@ -29,7 +30,7 @@ pub struct Function {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FunctionError {
     /// The process has no function of that name.
-    #[error("process {pid} has no function {name}{}", near_names(.near))]
+    #[error("process {pid} has no function {name}{}{}", near_names(.near), missed_symbols(.missed.as_deref()))]
     NotFound {
         /// The process.
         pid: u32,
@@ -37,6 +38,8 @@ pub enum FunctionError {
         name: String,
         /// Names that are like it.
         near: Vec<String>,
+        /// What servers could not give of the symbols that were asked for, where there is such.
+        missed: Option<String>,
     },
     /// What the process has mapped cannot be read.
     #[error("what process {0} has mapped cannot be read: {1}")]
@@ -50,39 +53,80 @@ fn near_names(near: &[String]) -> String {
     }
 }
 
+fn missed_symbols(missed: Option<&str>) -> String {
+    missed.map_or_else(String::new, |missed| format!("; {missed}"))
+}
+
 /// Finds the function `name` (as the source spells it, or mangled, or its last parts) of the process `pid`.
+///
+/// Where no symbols of this host have it, debug files are fetched from the servers that `DEBUGINFOD_URLS` names, until
+/// one has it. That may take minutes, so nothing may be recorded meanwhile.
 ///
 /// # Errors
 /// [`FunctionError`] with the nearest names.
 pub fn find(pid: u32, name: &str) -> Result<Function, FunctionError> {
     let images = Images::of(pid).map_err(|error| FunctionError::Unreadable(pid, error.to_string()))?;
-    let mut all = Vec::new();
-    for (path, file) in images.files() {
-        all.extend(functions(pid, path, file, &images));
-    }
-    let exact = all.iter().find(|function| function.0 == name || function.1.name == name);
-    let tail = format!("::{name}");
-    let found = exact.or_else(|| all.iter().find(|function| function.1.name.ends_with(&tail)));
-    match found {
-        Some((_, function)) => Ok(function.clone()),
-        None => {
-            let names = all.iter().map(|(_, function)| function.name.as_str());
-            Err(FunctionError::NotFound { pid, name: name.to_owned(), near: nearest(name, names) })
+    let files: Vec<_> = images.files().collect();
+    Program { pid, root: images.root(), files: &files }.find(name, DebugFiles::from_environment())
+}
+
+/// What a process has mapped.
+struct Program<'a> {
+    pid: u32,
+    /// Its root directory.
+    root: Option<&'a File>,
+    /// Each file once, with the path as the process sees it.
+    files: &'a [(&'a str, &'a File)],
+}
+
+impl Program<'_> {
+    fn find(&self, name: &str, mut debug_files: DebugFiles) -> Result<Function, FunctionError> {
+        let (mut all, mut not_here) = (Vec::new(), Vec::new());
+        for (path, file) in self.files {
+            let debug = debug_files.find(file, path, self.root);
+            all.extend(functions(self.pid, path, file, &debug));
+            if debug == Found::NotAsked {
+                not_here.push((*path, *file));
+            }
         }
+        if let Some(function) = named(&all, name) {
+            return Ok(function.clone());
+        }
+        debug_files.allow_fetching();
+        // One by one: each may be large, and the program's own comes before those of its libraries.
+        for (path, file) in not_here {
+            let fetched = functions(self.pid, path, file, &debug_files.find(file, path, self.root));
+            if let Some(function) = named(&fetched, name) {
+                return Ok(function.clone());
+            }
+            all.extend(fetched);
+        }
+        let near = nearest(name, all.iter().map(|(_, function)| function.name.as_str()));
+        let missed = debug_files.missed();
+        Err(FunctionError::NotFound { pid: self.pid, name: name.to_owned(), near, missed })
     }
 }
 
-/// Every function of one file, with its name in the symbol table.
-fn functions(pid: u32, path: &str, file: &File, images: &Images) -> Vec<(String, Function)> {
+/// The function of that name, or else one whose last parts it is.
+fn named<'a>(all: &'a [(String, Function)], name: &str) -> Option<&'a Function> {
+    let exact = all.iter().find(|(symbol, function)| symbol == name || function.name == name);
+    let tail = format!("::{name}");
+    let found = exact.or_else(|| all.iter().find(|(_, function)| function.name.ends_with(&tail)));
+    found.map(|(_, function)| function)
+}
+
+/// Every function of one file and of its debug file, with its name in the symbol table.
+fn functions(pid: u32, path: &str, file: &File, debug: &Found) -> Vec<(String, Function)> {
     let loaded = ReadCache::new(file);
     let Ok(elf) = ElfFile64::<Endianness, _>::parse(&loaded) else { return Vec::new() };
     let spans = spans(&elf);
-    let debug = debug_file::find(file, path, images).and_then(|path| File::open(path).ok());
-    let mut named = symbols(&elf);
-    if let Some(debug) = &debug {
+    let mut symbols_of_both = symbols(&elf);
+    if let Found::File(debug) = debug
+        && let Some(debug) = open_regular(debug)
+    {
         let data = ReadCache::new(debug);
         if let Ok(elf) = ElfFile64::<Endianness, _>::parse(&data) {
-            named.extend(symbols(&elf));
+            symbols_of_both.extend(symbols(&elf));
         }
     }
     let reached = PathBuf::from(format!("/proc/{pid}/root{path}"));
@@ -90,7 +134,7 @@ fn functions(pid: u32, path: &str, file: &File, images: &Images) -> Vec<(String,
         let offset = file_offset(&spans, address)?;
         Some((name.clone(), Function { name: demangle(&name), file: reached.clone(), offset }))
     };
-    named.into_iter().filter_map(function).collect()
+    symbols_of_both.into_iter().filter_map(function).collect()
 }
 
 /// Addresses, sizes and places in the file of what is loaded.
@@ -160,7 +204,13 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use object::elf::STT_FUNC;
+
     use super::*;
+    use crate::symbolize::debuginfod::server::{Server, client, ok, status};
+    use crate::symbolize::sample::{BASE, BUILD, OTHER, Symbol, elf};
 
     #[test]
     fn an_address_lies_in_the_segment_that_holds_it() {
@@ -196,5 +246,48 @@ mod tests {
         assert!(found.offset > 0 && found.file.exists(), "{found:?}");
         let error = find(std::process::id(), "forkd_probe_findible").unwrap_err().to_string();
         assert!(error.contains("nearest are: forkd_probe_findable"), "{error}");
+    }
+
+    const WINDOW: &[Symbol] = &[Symbol { name: "the_window", kind: STT_FUNC, address: BASE + 0x20 }];
+    const ELSEWHERE: &[Symbol] = &[Symbol { name: "elsewhere", kind: STT_FUNC, address: BASE + 0x40 }];
+
+    /// Looks for a function in a stripped program and a library that has symbols, with a server that gives `answer`.
+    fn search(name: &str, answer: Vec<u8>) -> (Result<Function, FunctionError>, usize) {
+        let server = Server::start(Some(answer));
+        let (folder, client) = client(&[&server]);
+        let write = |name: &str, bytes: Vec<u8>| {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            File::open(path).unwrap()
+        };
+        let program = write("tool", elf(BUILD, &[]));
+        let library = write("library", elf(OTHER, ELSEWHERE));
+        let files = [("/opt/tool", &program), ("/opt/library", &library)];
+        let found = Program { pid: 7, root: None, files: &files }.find(name, DebugFiles::with(client));
+        (found, server.requests().len())
+    }
+
+    #[test]
+    fn a_server_is_asked_for_symbols_only_where_none_that_are_here_have_the_function() {
+        let (found, requests) = search("elsewhere", ok(&elf(BUILD, WINDOW)));
+        assert_eq!((found.unwrap().file, requests), (PathBuf::from("/proc/7/root/opt/library"), 0));
+        let (found, requests) = search("the_window", ok(&elf(BUILD, WINDOW)));
+        let expected = Function {
+            name: "the_window".to_owned(),
+            file: PathBuf::from("/proc/7/root/opt/tool"),
+            offset: 0x20,
+        };
+        assert_eq!((found, requests), (Ok(expected), 1));
+    }
+
+    #[test]
+    fn the_nearest_names_are_those_of_fetched_symbols_as_well_and_what_was_not_had_is_told() {
+        let (found, _) = search("the_windov", ok(&elf(BUILD, WINDOW)));
+        assert_eq!(
+            found.unwrap_err().to_string(),
+            "process 7 has no function the_windov; the nearest are: the_window"
+        );
+        let said = search("the_window", status("404 Not Found")).0.unwrap_err().to_string();
+        assert!(said.ends_with("; debuginfod had no symbols for tool (no server has it)"), "{said}");
     }
 }

@@ -8,12 +8,16 @@ mod elf;
 pub mod functions;
 mod namer;
 mod place;
+#[cfg(test)]
+mod sample;
 mod trim;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
+
+use reports::futex::Home;
 
 use crate::aggregate::{Names, UserNames};
 use crate::decode::UserSide;
@@ -63,6 +67,11 @@ impl Symbolizer {
     /// What could not be fetched of what was asked for by now, in one sentence.
     pub fn warning(&self) -> Option<String> {
         self.namer.as_ref()?.warning()
+    }
+
+    /// What lies at a data address of the process that has `places`; nothing far from where it was recorded.
+    pub fn home(&mut self, places: &Places, address: u64) -> Home {
+        self.namer.as_mut().map_or(Home::Unmapped, |namer| namer.home(places, address))
     }
 
     /// For a recording of another kernel, or of processes that are gone: what is not known stays a position in

@@ -5,9 +5,11 @@ use std::fs;
 use blazesym::symbolize::source::{Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
 use blazesym::{Addr, MaybeDefault};
+use reports::futex::Home;
 
-use super::debuginfod::{Debuginfod, Settings};
+use super::debug_file::DebugFiles;
 use super::elf::{self, Binaries};
+use super::place::Places;
 use crate::images::{Images, Place};
 use crate::interrupt;
 
@@ -29,8 +31,7 @@ impl Default for Namer {
     fn default() -> Self {
         // Its demangling takes a C function called `c` for the type `char`.
         let blazesym = Blazesym::builder().enable_demangling(false).build();
-        let debuginfod = Settings::from_environment().map(Debuginfod::new);
-        Self { blazesym, binaries: Binaries::new(debuginfod), interrupts: None }
+        Self { blazesym, binaries: Binaries::new(DebugFiles::from_environment()), interrupts: None }
     }
 }
 
@@ -51,6 +52,11 @@ impl Namer {
     /// that a call comes back to it.
     pub fn user(&mut self, pid: u32, images: &Images, place: Place, is_return: bool) -> String {
         elf::name(&self.blazesym, &mut self.binaries, pid, images, place, is_return)
+    }
+
+    /// What lies at a data address of the process that has `places`.
+    pub fn home(&mut self, places: &Places, address: u64) -> Home {
+        places.home(address, self.binaries.debug_files())
     }
 
     /// Whether [`Self::user`] would find a better name after [`Self::allow_fetching`].

@@ -3,15 +3,20 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
-use object::{Object, ObjectSegment, ObjectSymbol, ReadRef, SymbolKind};
+use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 use reports::futex::Home;
 
+use super::debug_file::DebugFiles;
+use super::debuginfod::Found;
+use crate::images::open_regular;
 use crate::proc;
 
 /// A process's mappings.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Places {
     pid: u32,
+    /// Its root directory, which stays when the process ends.
+    root: Option<File>,
     regions: Vec<Region>,
     /// Where each thread's stack pointer was, by thread.
     stacks: Vec<(u32, u64)>,
@@ -32,7 +37,12 @@ impl Places {
     /// Reads the mappings of `pid`; there are none where they cannot be read.
     pub fn of(pid: u32) -> Self {
         let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        Self { pid, regions: text.lines().filter_map(parse).collect(), stacks: proc::stack_pointers(pid) }
+        Self {
+            pid,
+            root: File::open(format!("/proc/{pid}/root")).ok(),
+            regions: text.lines().filter_map(parse).collect(),
+            stacks: proc::stack_pointers(pid),
+        }
     }
 
     /// Takes what is mapped now, where there is anything: a process that has ended keeps what it had.
@@ -47,8 +57,8 @@ impl Places {
         }
     }
 
-    /// What lies at `address`.
-    pub fn home(&self, address: u64) -> Home {
+    /// What lies at `address`. A variable has its name from the module, or from its debug file.
+    pub(super) fn home(&self, address: u64, debug_files: &mut DebugFiles) -> Home {
         let Some(index) = self.regions.iter().position(|region| region.holds(address)) else {
             return Home::Unmapped;
         };
@@ -59,29 +69,40 @@ impl Places {
         match region.path.as_str() {
             "[heap]" => Home::Heap,
             "[stack]" => Home::Stack { tid: self.pid },
-            "" => self.data_before(index, address).unwrap_or(Home::Anonymous),
+            "" => self.data_before(index, address, debug_files).unwrap_or(Home::Anonymous),
             path if path.starts_with('/') => {
-                self.data(region, region, address).unwrap_or_else(|| named(region, address))
+                self.data(region, region, address, debug_files).unwrap_or_else(|| named(region, address))
             }
             _ => named(region, address),
         }
     }
 
     /// Zeroed data lies in anonymous memory right behind the last mapping of its file.
-    fn data_before(&self, index: usize, address: u64) -> Option<Home> {
+    fn data_before(&self, index: usize, address: u64, debug_files: &mut DebugFiles) -> Option<Home> {
         let before = self.regions[..index].last()?;
-        let is_module = before.path.starts_with('/') && before.end == self.regions[index].start;
-        if is_module { self.data(before, &self.regions[index], address) } else { None }
+        let at = &self.regions[index];
+        let is_module = before.path.starts_with('/') && before.end == at.start;
+        if is_module { self.data(before, at, address, debug_files) } else { None }
     }
 
     /// A module's variable, where `mapping` maps an ELF file whose segment reaches to `address`.
-    fn data(&self, mapping: &Region, at: &Region, address: u64) -> Option<Home> {
+    fn data(
+        &self,
+        mapping: &Region,
+        at: &Region,
+        address: u64,
+        debug_files: &mut DebugFiles,
+    ) -> Option<Home> {
         let file = self.open(mapping)?;
-        let cache = object::ReadCache::new(file);
+        let cache = ReadCache::new(&file);
         let (module_address, file_end) = module_address(&cache, mapping, at, address)?;
+        let elsewhere = || match debug_files.find(&file, &mapping.path, self.root.as_ref()) {
+            Found::File(path) => variable(&ReadCache::new(open_regular(&path)?), module_address),
+            Found::NotAsked | Found::Nothing => None,
+        };
         Some(Home::Data {
             module: mapping.path.clone(),
-            symbol: variable(&cache, module_address),
+            symbol: variable(&cache, module_address).or_else(elsewhere),
             module_address,
             zeroed: module_address >= file_end,
         })
@@ -186,9 +207,14 @@ fn parse(line: &str) -> Option<Region> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::atomic::AtomicU32;
 
+    use object::elf::STT_OBJECT;
+
     use super::*;
+    use crate::symbolize::debuginfod::server::{Server, client, ok};
+    use crate::symbolize::sample::{BASE, BUILD, MEMORY, Symbol, elf};
 
     static ZEROED: AtomicU32 = AtomicU32::new(0);
     static FILLED: AtomicU32 = AtomicU32::new(7);
@@ -212,7 +238,8 @@ mod tests {
     #[test]
     fn our_own_variables_heap_and_stack_are_told_apart() {
         let places = Places::of(std::process::id());
-        let home = |variable: &AtomicU32| places.home(std::ptr::from_ref(variable) as u64);
+        let home_of = |places: &Places, address| places.home(address, &mut DebugFiles::default());
+        let home = |variable: &AtomicU32| home_of(&places, std::ptr::from_ref(variable) as u64);
         let name = |home: &Home| match home {
             Home::Data { symbol: Some((name, 0)), zeroed, .. } => format!("{name} {zeroed}"),
             other => format!("{other:?}"),
@@ -222,9 +249,41 @@ mod tests {
         let local = AtomicU32::new(1);
         assert!(matches!(home(&local), Home::Stack { .. }), "{:?}", home(&local));
         let mapped = vec![0_u8; 64 << 20];
-        assert_eq!(places.home(0), Home::Unmapped);
+        assert_eq!(home_of(&places, 0), Home::Unmapped);
         // Mapped after the look.
-        assert_eq!(places.home(mapped.as_ptr() as u64), Home::Unmapped);
-        assert_eq!(Places::of(std::process::id()).home(mapped.as_ptr() as u64 + 4096), Home::Anonymous);
+        assert_eq!(home_of(&places, mapped.as_ptr() as u64), Home::Unmapped);
+        let now = Places::of(std::process::id());
+        assert_eq!(home_of(&now, mapped.as_ptr() as u64 + 4096), Home::Anonymous);
+    }
+
+    /// A process that has the module at this path, its one segment at 0x10000.
+    fn places_with(module: &Path) -> Places {
+        let inode = fs::metadata(module).unwrap().ino();
+        let path = module.to_str().unwrap().to_owned();
+        let region = Region { start: 0x1_0000, end: 0x1_0000 + MEMORY, file_offset: 0, inode, path };
+        // No process has this id.
+        Places { pid: u32::MAX, root: None, regions: vec![region], stacks: Vec::new() }
+    }
+
+    #[test]
+    fn a_stripped_modules_variable_has_its_name_from_a_server_once_it_may_be_asked() {
+        let symbols = [Symbol { name: "ready_flag", kind: STT_OBJECT, address: BASE + 0x20 }];
+        let server = Server::start(Some(ok(&elf(BUILD, &symbols))));
+        let (folder, client) = client(&[&server]);
+        let mut files = DebugFiles::with(client);
+        let module = folder.path().join("tool");
+        fs::write(&module, elf(BUILD, &[])).unwrap();
+        let places = places_with(&module);
+        let symbol = |files: &mut DebugFiles| match places.home(0x1_0024, files) {
+            Home::Data { symbol, module_address, .. } => (symbol, module_address),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(symbol(&mut files), (None, BASE + 0x24));
+        assert!(server.requests().is_empty(), "{:?}", server.requests());
+        files.allow_fetching();
+        for _ in 0..2 {
+            assert_eq!(symbol(&mut files), (Some(("ready_flag".to_owned(), 4)), BASE + 0x24));
+        }
+        assert_eq!(server.requests().len(), 1);
     }
 }

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use reports::explain::Explain;
+use reports::futex::{Futex, Home};
 use reports::offcpu::OffCpu;
+use serde::de::DeserializeOwned;
 use testkit::Outcome;
 
 use crate::program::{Program, chains};
@@ -66,8 +69,13 @@ struct Scene {
 impl Scene {
     /// With a server that has the symbols, or nothing.
     fn new(serves: bool) -> Self {
+        Self::of("abc", serves)
+    }
+
+    /// With a program of this kind.
+    fn of(kind: &str, serves: bool) -> Self {
         let (program, symbols) =
-            Program::without_its_debug_file("abc", &["-static-pie", "-fomit-frame-pointer"]);
+            Program::without_its_debug_file(kind, &["-static-pie", "-fomit-frame-pointer"]);
         Self { program, server: Server::start(serves.then_some(symbols)) }
     }
 
@@ -88,7 +96,7 @@ impl Scene {
     }
 }
 
-fn report(output: &Output) -> OffCpu {
+fn report<Report: DeserializeOwned>(output: &Output) -> Report {
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -141,5 +149,65 @@ pub fn after_the_recording() -> Outcome {
     let mut there = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
     there.args(["report", path, "--as", "offcpu", "--format", "json"]).env_remove("DEBUGINFOD_URLS");
     assert_named(&report(&there.output()?));
+    Ok(())
+}
+
+/// Once its symbols are in the cache they are of this host: a second look asks nobody.
+pub fn window_function() -> Outcome {
+    let scene = Scene::new(true);
+    let pid = scene.program.pid().to_string();
+    let explain = |function: &str| {
+        let arguments = ["explain", "--pid", &pid, "--format", "json", "--window-fn", function];
+        scene.probe(&[&arguments[..], &["--windows", "1", "--duration", "10s"]].concat())
+    };
+    for _ in 0..2 {
+        let explained: Explain = report(&explain("b"));
+        assert_eq!(explained.window.label, "b");
+        // It sleeps for 5 ms.
+        assert!(explained.window_ns >= 5_000_000, "{explained:#?}");
+        assert_eq!(scene.server.requests().len(), 1, "the cache has it");
+    }
+    let unknown = explain("wait_stubb");
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert_eq!(unknown.status.code(), Some(2), "{said}");
+    assert!(said.contains("the nearest are: wait_stub"), "{said}");
+    Ok(())
+}
+
+/// What no symbol table has is told, with why.
+pub fn window_function_not_there() -> Outcome {
+    let scene = Scene::new(false);
+    let pid = scene.program.pid().to_string();
+    let output = scene.probe(&["explain", "--pid", &pid, "--window-fn", "b"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("debuginfod had no symbols for chain (no server has it)"), "{said}");
+    Ok(())
+}
+
+fn assert_word_is_named(report: &Futex) {
+    let is_named = |home: &Home| match home {
+        Home::Data { symbol: Some((name, 8)), zeroed: true, .. } => name == "zeroed_words",
+        _ => false,
+    };
+    assert!(report.words.iter().any(|word| is_named(&word.home)), "{report:#?}");
+    assert!(!report.warnings.iter().any(|warning| warning.contains("debuginfod")), "{:?}", report.warnings);
+}
+
+/// In the live report, and in one that is made of a file.
+pub fn variable() -> Outcome {
+    let scene = Scene::of("word", true);
+    let (pid, file) = (scene.program.pid().to_string(), scene.program.folder().join("recording"));
+    let path = file.to_str().ok_or("path")?;
+    let probe =
+        |arguments: &[&str]| scene.probe(&[arguments, &["--pid", &pid, "--duration", "250ms"]].concat());
+    let written = probe(&["record", "--calls", "futex", "-o", path]);
+    assert!(written.status.success(), "{written:?}");
+    let mut there = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
+    there.args(["report", path, "--as", "futex", "--format", "json"]).env_remove("DEBUGINFOD_URLS");
+    assert_word_is_named(&report(&there.output()?));
+    fs::remove_dir_all(scene.cache())?;
+    assert_word_is_named(&report(&probe(&["futex", "--format", "json"])));
+    assert_eq!(scene.server.requests().len(), 2);
     Ok(())
 }

@@ -37,6 +37,12 @@ fn main() -> ExitCode {
         chain("debuginfod::symbols_are_fetched_once_by_build_id", debuginfod::fetched),
         chain("debuginfod::what_no_server_has_is_warned_of", debuginfod::not_there),
         chain("debuginfod::nobody_is_asked_while_anything_is_recorded", debuginfod::after_the_recording),
+        chain("debuginfod::a_function_that_bounds_windows_is_found", debuginfod::window_function),
+        chain(
+            "debuginfod::a_function_that_no_server_has_is_told_with_why",
+            debuginfod::window_function_not_there,
+        ),
+        chain("debuginfod::a_futex_word_is_named_by_its_variable", debuginfod::variable),
         Test {
             name: "firecracker::syscalls_outside_call_frame_information_have_one_offset",
             needs: &[Need::Firecracker],

@@ -1,10 +1,12 @@
-// Sleeps for ever, 5 ms at a time, at the end of a known chain of calls. KIND says which.
+// Sleeps for ever, 5 ms at a time, at the end of a known chain of calls or on a futex word. KIND says which.
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +65,12 @@ static function *make(void) {
     return (function *)page;
 }
 
+// Nobody wakes it.
+static int zeroed_words[4];
+static void wait_for_word(void) {
+    syscall(SYS_futex, &zeroed_words[2], FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, &nap, 0, 0);
+}
+
 int main(void) {
     const char *kind = KIND;
     pthread_t thread;
@@ -75,6 +83,7 @@ int main(void) {
         function *made = make();
         for (;;) made(from_jit);
     }
+    if (strcmp(kind, "word") == 0) for (;;) wait_for_word();
     if (strcmp(kind, "large") == 0) for (;;) { left(1); right(1); }
     if (strcmp(kind, "deep") == 0) for (;;) deep(60);
     for (;;) a(1);

@@ -87,7 +87,7 @@ pub enum Home {
     Data {
         /// The file.
         module: String,
-        /// The variable, and how far into it, where the module names its variables.
+        /// The variable, and how far into it, where the module or its debug file names its variables.
         symbol: Option<(String, u64)>,
         /// The address in the module's own terms, as its symbol table counts.
         module_address: u64,

@@ -2,6 +2,8 @@
 //! some and nothing is being recorded. What they gave lies in the cache that all clients of the protocol share, and
 //! is taken from there at any time.
 
+#[cfg(test)]
+pub mod server;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ pub use settings::Settings;
 
 use super::build_id;
 
-/// Files that a warning lists by name.
+/// Files that could not be had, and are listed by name.
 const LISTED: usize = 4;
 /// Bytes that are taken from a server at once.
 const PIECE: usize = 64 << 10;
@@ -75,7 +77,7 @@ pub struct Debuginfod {
     asked: BTreeMap<String, Option<PathBuf>>,
     /// Servers that did not answer, and are not waited for again.
     silent: BTreeSet<String>,
-    /// For the warning: each file, and why it is not here.
+    /// Each file that could not be had, and why.
     failures: Vec<String>,
 }
 
@@ -119,15 +121,18 @@ impl Debuginfod {
         self.asked.get(build_id).cloned().flatten().map_or(Found::Nothing, Found::File)
     }
 
-    /// One sentence on what could not be had, if there is such.
-    pub fn warning(&self) -> Option<String> {
+    /// What could not be had, and why; `None` where there is no such.
+    pub fn missed(&self) -> Option<String> {
         let count = self.failures.len();
         let listed = self.failures[..count.min(LISTED)].join(", ");
         let more = if count > LISTED { format!(", and {} more", count - LISTED) } else { String::new() };
-        let them = if count == 1 { "its" } else { "their" };
-        (count > 0).then(|| {
-            format!("debuginfod had no symbols for {listed}{more}: {them} functions are named by their place")
-        })
+        (count > 0).then(|| format!("debuginfod had no symbols for {listed}{more}"))
+    }
+
+    /// The same for a report, with what comes of it: one sentence.
+    pub fn warning(&self) -> Option<String> {
+        let them = if self.failures.len() == 1 { "its" } else { "their" };
+        Some(format!("{}: {them} functions and variables are named by their place", self.missed()?))
     }
 
     /// From the first server that has it.

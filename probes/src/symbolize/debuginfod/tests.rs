@@ -1,102 +1,18 @@
 //! Against a server of the test's own.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tempfile::TempDir;
-
+use super::server::{self, Server, ok, status};
 use super::*;
+use crate::symbolize::sample::{self, BUILD, OTHER};
 
-const BUILD: &str = "00112233445566778899aabbccddeeff00112233";
-const OTHER: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
-
-/// An ELF file that has a build-id, and nothing else.
 fn elf(build_id: &str) -> Vec<u8> {
-    const HEAD: u64 = 64 + 56;
-    let id: Vec<u8> = build_id
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect();
-    let mut note: Vec<u8> =
-        [4, id.len() as u32, 3].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
-    note.extend(b"GNU\0");
-    note.extend(&id);
-    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-    file.resize(16, 0);
-    file.extend([3_u16, 62].iter().flat_map(|half| half.to_le_bytes()));
-    file.extend(1_u32.to_le_bytes());
-    // Entry, program headers, section headers, flags.
-    file.extend([0_u64, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
-    file.extend(0_u32.to_le_bytes());
-    file.extend([64_u16, 56, 1, 64, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
-    // PT_NOTE, readable.
-    file.extend([4_u32, 4].iter().flat_map(|word| word.to_le_bytes()));
-    let length = note.len() as u64;
-    file.extend([HEAD, 0, 0, length, length, 4].iter().flat_map(|word| word.to_le_bytes()));
-    file.extend(note);
-    file
+    sample::elf(build_id, &[])
 }
 
-fn ok(body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
-
-fn status(line: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
-}
-
-/// Gives every request the same answer.
-struct Server {
-    url: String,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    /// `None` answers nothing, and holds the connection.
-    fn start(answer: Option<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&asked);
-        thread::spawn(move || {
-            let mut held = Vec::new();
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let head =
-                    BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-                let head: Vec<String> = head.collect();
-                let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
-                seen.lock().unwrap().push(path.to_owned());
-                match &answer {
-                    // Whoever asked may have had enough of it.
-                    Some(answer) => drop(stream.write_all(answer)),
-                    None => held.push(stream),
-                }
-            }
-        });
-        Self { url, asked }
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-/// A client with a cache of its own.
-fn client(servers: &[&Server]) -> (TempDir, Debuginfod) {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = Settings {
-        urls: servers.iter().map(|server| server.url.clone()).collect(),
-        cache: Some(folder.path().join("cache")),
-        max_time: Duration::from_secs(1),
-        max_bytes: 4096,
-    };
-    let mut client = Debuginfod::new(settings);
+/// A client that may ask.
+fn client(servers: &[&Server]) -> (tempfile::TempDir, Debuginfod) {
+    let (folder, mut client) = server::client(servers);
     client.allow_fetching();
     (folder, client)
 }
@@ -125,8 +41,7 @@ fn what_is_fetched_is_asked_for_by_build_id_and_kept() {
 #[test]
 fn nobody_is_asked_before_it_is_allowed_and_the_cache_serves_meanwhile() {
     let server = Server::start(Some(ok(&elf(BUILD))));
-    let (_folder, mut client) = client(&[&server]);
-    client.may_fetch = false;
+    let (_folder, mut client) = server::client(&[&server]);
     assert_eq!(client.find(BUILD, "tool"), Found::NotAsked);
     let place = client.settings.place(BUILD).unwrap();
     fs::create_dir_all(place.parent().unwrap()).unwrap();
@@ -149,8 +64,8 @@ fn the_next_server_is_asked_where_one_has_not_got_it() {
 #[test]
 fn each_failure_is_told_once_with_its_reason() {
     let missing = Server::start(Some(status("404 Not Found")));
-    let expected =
-        "debuginfod had no symbols for tool (no server has it): its functions are named by their place";
+    let expected = "debuginfod had no symbols for tool (no server has it): its functions and variables are named by \
+                    their place";
     assert_eq!(refused(&missing), expected);
     let broken = Server::start(Some(status("503 Service Unavailable")));
     assert!(refused(&broken).contains("answers with status 503"));
