@@ -7,10 +7,13 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::output;
+use super::output::{self, Report, Verdict};
 use super::record::Record;
 use super::steps::TestsFailed;
 use crate::{process, workspace};
+
+/// More failures than this in one binary are no accident of the host, and are not tried again.
+const MOST_REPEATED: usize = 3;
 
 /// One compiled test binary.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,16 +86,40 @@ fn package_name(package_id: &str) -> &str {
 }
 
 impl TestBinary {
-    /// Runs its tests, passes their output through, and records how each ended.
+    /// Runs its tests, passes their output through, and records how each ended. A test of the running system shares
+    /// the host with everything on it: one that fails is run once more by itself, and is recorded as flaky if it
+    /// passes then.
     pub fn run(&self, environment: &Environment, filter: Option<&str>, record: &mut Record) -> Result<()> {
+        let (mut report, status) = self.report(environment, filter.as_slice())?;
+        if self.is_integration {
+            self.repeat_failed(environment, &mut report)?;
+        }
+        settle(&self.name, report, status, record)
+    }
+
+    fn report(&self, environment: &Environment, arguments: &[&str]) -> Result<(Report, ExitStatus)> {
         let mut command = Command::new(&self.executable);
         // As `cargo test` does: a test may open files by a path that begins at its package.
         command.current_dir(&self.package_dir).env("CARGO_MANIFEST_DIR", &self.package_dir);
         if self.is_integration {
             command.arg("--test-threads=1");
         }
-        command.args(filter);
-        run_recorded(&self.name, environment.apply_to(&mut command), record)
+        report_of(&self.name, environment.apply_to(command.args(arguments)))
+    }
+
+    fn repeat_failed(&self, environment: &Environment, report: &mut Report) -> Result<()> {
+        let failed: Vec<String> = report.failed().map(str::to_owned).collect();
+        if failed.len() > MOST_REPEATED || !report.doubts.is_empty() {
+            return Ok(());
+        }
+        for test in failed {
+            println!("\nonce more by itself: {}::{test}", self.name);
+            let (again, _) = self.report(environment, &["--exact", &test])?;
+            if again.verdicts == [(test.clone(), Verdict::Passed)] {
+                report.passed_when_repeated(&test);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -101,7 +128,8 @@ pub fn run_doc_tests(environment: &Environment, filter: Option<&str>, record: &m
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--locked", "--doc", "--no-fail-fast", "--"]).args(filter);
     println!("+ {}", process::line(&command));
-    run_recorded("workspace::doc", environment.apply_to(&mut command), record)
+    let (report, status) = report_of("workspace::doc", environment.apply_to(&mut command))?;
+    settle("workspace::doc", report, status, record)
 }
 
 impl Environment {
@@ -116,10 +144,16 @@ impl Environment {
     }
 }
 
-fn run_recorded(name: &str, command: &mut Command, record: &mut Record) -> Result<()> {
+fn report_of(name: &str, command: &mut Command) -> Result<(Report, ExitStatus)> {
     let (said, status) = stream(command).with_context(|| format!("cannot run {name}"))?;
-    let failed = record.add(name, output::parse(&said));
-    match (status.success(), failed) {
+    Ok((output::parse(&said), status))
+}
+
+/// Records what a binary said; an error unless all is well.
+fn settle(name: &str, report: Report, status: ExitStatus, record: &mut Record) -> Result<()> {
+    let is_settled = status.success() || report.has_flaky();
+    let failed = record.add(name, report);
+    match (is_settled, failed) {
         (true, 0) => Ok(()),
         (_, 0) => bail!("{name} {}, and named no failed test", process::ending(status)),
         _ => Err(TestsFailed(format!("{failed} failed")).into()),
@@ -148,6 +182,8 @@ fn stream(command: &mut Command) -> Result<(String, ExitStatus)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -174,10 +210,64 @@ mod tests {
         assert_eq!(test_binary(r#"{"reason":"build-finished","success":true}"#), None);
     }
 
+    /// Runs a script in the place of a test binary; in it, `$again` is set when it is to run one test only.
+    fn run_script(script: &str, is_integration: bool) -> (Result<()>, Record) {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = folder.path().join("tests");
+        let prologue = "#!/bin/sh\ncase \"$*\" in *--exact*) again=yes;; esac\n";
+        std::fs::write(&executable, format!("{prologue}{script}")).unwrap();
+        std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let binary = TestBinary {
+            is_integration,
+            name: "p::b".to_owned(),
+            executable,
+            package_dir: folder.path().to_owned(),
+        };
+        let mut record = Record::default();
+        let outcome = binary.run(&Environment { firecracker: None, bpf_object: None }, None, &mut record);
+        (outcome, record)
+    }
+
+    const FAILS_ONCE: &str = "echo running 1 test\n\
+        [ $again ] && echo 'test a ... ok' && echo 'test result: ok. 1 passed; 0 failed; 0 ignored' && exit\n\
+        echo 'test a ... FAILED'; echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored'; exit 101\n";
+
+    #[test]
+    fn a_test_of_the_running_system_that_passes_by_itself_is_flaky() {
+        let (outcome, record) = run_script(FAILS_ONCE, true);
+        outcome.unwrap();
+        assert_eq!((&record.passed[..], record.failed.len()), (&["p::b::a".to_owned()][..], 0));
+        assert_eq!(
+            record.listing(),
+            "flaky   p::b::a: failed, and passed when it was run once more by itself\n"
+        );
+    }
+
+    #[test]
+    fn a_unit_test_that_fails_has_failed() {
+        let (outcome, record) = run_script(FAILS_ONCE, false);
+        assert!(outcome.unwrap_err().is::<TestsFailed>());
+        assert_eq!(record.failed, ["p::b::a"]);
+    }
+
+    #[test]
+    fn a_test_that_fails_twice_or_is_one_of_many_has_failed() {
+        let always = "echo running 1 test; echo 'test a ... FAILED'\n\
+            echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored'; exit 101\n";
+        let many = "echo running 4 tests; for t in a b c d; do echo \"test $t ... FAILED\"; done\n\
+            echo 'test result: FAILED. 0 passed; 4 failed; 0 ignored'; [ $again ] && echo again >&2; exit 101\n";
+        for (script, failed) in [(always, 1), (many, 4)] {
+            let (outcome, record) = run_script(script, true);
+            assert!(outcome.unwrap_err().is::<TestsFailed>());
+            assert_eq!((record.failed.len(), record.flaky.len()), (failed, 0));
+        }
+    }
+
     #[test]
     fn a_binary_that_fails_without_naming_a_test_fails_its_step() {
         let mut record = Record::default();
-        let error = run_recorded("p::b", Command::new("sh").args(["-c", "exit 2"]), &mut record).unwrap_err();
+        let (report, status) = report_of("p::b", Command::new("sh").args(["-c", "exit 2"])).unwrap();
+        let error = settle("p::b", report, status, &mut record).unwrap_err();
         assert!(!error.is::<TestsFailed>());
         assert_eq!(error.to_string(), "p::b ended with exit code 2, and named no failed test");
     }

@@ -9,6 +9,8 @@ pub enum Verdict {
     Passed,
     /// It ran and failed, or how it ended could not be read.
     Failed,
+    /// It failed, and passed when it was run once more by itself.
+    Flaky,
     /// It did not run.
     Ignored,
 }
@@ -22,6 +24,25 @@ pub struct Report {
     pub reasons: BTreeMap<String, String>,
     /// Contradictions between the tests named and the binary's own count.
     pub doubts: Vec<String>,
+}
+
+impl Report {
+    /// The tests that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        self.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Failed).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a test failed at first only.
+    pub fn has_flaky(&self) -> bool {
+        self.verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Flaky)
+    }
+
+    /// Takes note that the failed test `name` passed when it was repeated.
+    pub fn passed_when_repeated(&mut self, name: &str) {
+        let failed =
+            self.verdicts.iter_mut().filter(|(test, verdict)| test == name && *verdict == Verdict::Failed);
+        failed.for_each(|(_, verdict)| *verdict = Verdict::Flaky);
+    }
 }
 
 /// Reads the whole standard output of one or more test binaries.

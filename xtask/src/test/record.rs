@@ -13,6 +13,8 @@ pub struct Record {
     pub passed: Vec<String>,
     /// Names of tests that failed, with a reason where it is not the test's own.
     pub failed: Vec<String>,
+    /// Names of tests that passed only when they were run once more.
+    pub flaky: Vec<String>,
     /// Why a test did not run, by its name.
     pub skipped: BTreeMap<String, String>,
 }
@@ -26,6 +28,10 @@ impl Record {
             match verdict {
                 Verdict::Passed => self.passed.push(full_name),
                 Verdict::Failed => self.failed.push(full_name),
+                Verdict::Flaky => {
+                    self.flaky.push(full_name.clone());
+                    self.passed.push(full_name);
+                }
                 Verdict::Ignored => {
                     let reason = report.reasons.get(&test).map_or("marked to be ignored", String::as_str);
                     self.skipped.insert(full_name, reason.to_owned());
@@ -45,12 +51,16 @@ impl Record {
         }
     }
 
-    /// The skipped and the failed tests, one a line.
+    /// The skipped, the flaky and the failed tests, one a line.
     pub fn listing(&self) -> String {
         let mut listing = String::new();
         for (name, reason) in &self.skipped {
             // Writing to a String cannot fail.
             let _ = writeln!(listing, "skipped {name}: {reason}");
+        }
+        for name in &self.flaky {
+            let _ =
+                writeln!(listing, "flaky   {name}: failed, and passed when it was run once more by itself");
         }
         for name in &self.failed {
             let _ = writeln!(listing, "failed  {name}");

@@ -61,6 +61,7 @@ mod tests {
             passed: vec!["p::b::passed".to_owned()],
             failed: vec!["p::b::failed".to_owned()],
             skipped: [("p::b::skipped".to_owned(), "needs root".to_owned())].into(),
+            ..Record::default()
         }
     }
 

@@ -91,6 +91,7 @@ mod tests {
             passed: vec![name("offcpu::kprobe"), "probes::by_rung::by_rung::offcpu::kprobe".to_owned()],
             failed: vec![name("futex::kprobe"), "lab-6.1::probes::by_rung: it ended".to_owned()],
             skipped: refused.into(),
+            ..Record::default()
         };
         let expected = "\
 kernel rung            futex      offcpu
