@@ -23,7 +23,7 @@ pub use device::{
     REQUEST_META, REQUEST_PREFLUSH, REQUEST_READAHEAD, REQUEST_SYNC, Request, Sync, THROTTLED, Throttle,
     ThrottleExit, ThrottledSince, ThrottledThread, WbtLatency, WbtStat, WbtStep, WbtTimer, operation,
 };
-pub use loss::{CpuCounters, Loss};
+pub use loss::{CounterSlot, CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
     COMM_LEN, Head, IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Kind, MAX_FRAMES, MAX_USER_STACK, Other,

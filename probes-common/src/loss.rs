@@ -1,5 +1,7 @@
 //! Everything that keeps an event, or a part of one, from reaching user space has a name here.
 
+use crate::call::LANES;
+
 /// Why an event, or a part of one, was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -59,7 +61,7 @@ impl Loss {
     }
 }
 
-/// One CPU's counters. The value of the only entry of the per-CPU `COUNTERS` map.
+/// One CPU's counters of one lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CpuCounters {
@@ -67,6 +69,19 @@ pub struct CpuCounters {
     pub attempted: u64,
     /// What was lost, indexed by [`Loss`].
     pub lost: [u64; Loss::ALL.len()],
+}
+
+/// An entry of the `COUNTERS` map: on cache lines of its own, so that no CPU writes to those of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct CounterSlot(pub CpuCounters);
+
+impl CounterSlot {
+    /// The index of the entry for `cpu` and `lane`.
+    #[inline(always)]
+    pub const fn index(cpu: u32, lane: u32) -> u32 {
+        cpu * LANES + lane
+    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use probes_common::{
 };
 
 use crate::control::armed;
-use crate::emit::{emit_plain, emit_prefix, head};
-use crate::maps::{CALL_ENTER, COUNTERS};
+use crate::emit::{counters_of, emit_plain, emit_prefix, head};
+use crate::maps::CALL_ENTER;
 use crate::regs::Regs;
 use crate::task::Task;
 use crate::ustack::{UserSide, Watched, user_side};
@@ -103,7 +103,7 @@ fn caller(number: u32) -> Option<Caller<'static>> {
     let task = Task::current();
     let target = task.target(control)?;
     let watched = Watched { control, target, lane: CALL_LANE_FLAG };
-    Some(Caller { task, counters: COUNTERS.get_ptr_mut(CALL_LANE)?, watched })
+    Some(Caller { task, counters: counters_of(CALL_LANE)?, watched })
 }
 
 #[inline(always)]

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_ns};
 use probes_common::{
-    COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, STACK_FAILED, STACK_TRUNCATED, SwitchOut,
-    Waking,
+    COMM_LEN, CounterSlot, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, SCHED_LANE, STACK_FAILED,
+    STACK_TRUNCATED, SwitchOut, Waking,
 };
 
 use crate::log;
@@ -100,10 +100,19 @@ pub fn stamp(task: impl Thread, kind: Kind) -> Head {
     }
 }
 
-/// This CPU's counters.
+/// This CPU's counters of switches and wake-ups.
 #[inline(always)]
 pub fn counters() -> Option<*mut CpuCounters> {
-    COUNTERS.get_ptr_mut(0)
+    counters_of(SCHED_LANE)
+}
+
+/// This CPU's counters of a lane. The kernel lets no program that runs change the CPU.
+#[inline(always)]
+pub fn counters_of(lane: u32) -> Option<*mut CpuCounters> {
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    // The counters are all that is in a slot.
+    COUNTERS.get_ptr_mut(CounterSlot::index(cpu, lane)).map(|slot| slot.cast())
 }
 
 /// Copies the kernel stack of the current context into `frames`.

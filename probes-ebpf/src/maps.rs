@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use probes_common::{
-    CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry, ThrottledSince,
+    CounterSlot, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry, ThrottledSince,
     ThrottledThread,
 };
 
@@ -12,9 +12,12 @@ use crate::emit::{SwitchOutRecord, WakingRecord};
 use crate::interrupt::Handlers;
 use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 
-/// One entry a CPU and lane: sequence numbers and losses.
+/// `BPF_F_MMAPABLE`.
+const MAPPABLE: u32 = 1 << 10;
+
+/// One entry a CPU and lane: sequence numbers and losses. User space sets the number of entries at load, and maps them.
 #[map]
-pub static COUNTERS: PerCpuArray<CpuCounters> = PerCpuArray::with_max_entries(LANES, 0);
+pub static COUNTERS: Array<CounterSlot> = Array::with_max_entries(LANES, MAPPABLE);
 
 /// The records on their way out. User space sets the size at load.
 #[map]

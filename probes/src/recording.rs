@@ -188,7 +188,7 @@ impl Begun {
         }
         warnings.extend(warnings_at_start(&seeds));
         warnings.extend(rung.and_then(SwitchRung::caveat).map(str::to_owned));
-        let cpus = probes.cpus()?;
+        let cpus = probes.cpus();
         let opening = Opening { armed_ns, start_ns, seeds, cpus };
         Ok(Self { begun_ns, ladder, probes, pids, user, opening, start, warnings, hooks, refused })
     }

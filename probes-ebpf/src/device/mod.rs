@@ -20,9 +20,8 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, b
 use probes_common::{CpuCounters, DEVICE_LANE, Head, Kind, Loss};
 
 use crate::control;
-use crate::emit::{NO_WAKEUP, events};
+use crate::emit::{NO_WAKEUP, counters_of, events};
 use crate::log;
-use crate::maps::COUNTERS;
 use crate::task::{Task, Thread};
 
 #[repr(C)]
@@ -46,7 +45,7 @@ fn armed_for_current() -> bool {
 /// Writes a record of the current thread.
 #[inline(always)]
 fn emit<T>(kind: Kind, body: T) {
-    let Some(counters) = COUNTERS.get_ptr_mut(DEVICE_LANE) else { return };
+    let Some(counters) = counters_of(DEVICE_LANE) else { return };
     let current = Task::current();
     // SAFETY: `counters` is the value of a map entry, valid for the program's run.
     let sequence = add_one(unsafe { addr_of_mut!((*counters).attempted) });
@@ -77,7 +76,7 @@ fn emit<T>(kind: Kind, body: T) {
 /// Counts a loss that is no record's.
 #[inline(always)]
 fn lost(cause: Loss) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(DEVICE_LANE) {
+    if let Some(counters) = counters_of(DEVICE_LANE) {
         count(counters, cause);
     }
 }

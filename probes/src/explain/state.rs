@@ -57,7 +57,7 @@ impl State {
         let mut probes = Probes::attach(&plan)?;
         probes.count_runs()?;
         let clock = probes.clock(SAMPLE_PERIOD_NS)?;
-        let cpus = probes.cpus()?;
+        let cpus = probes.cpus();
         let (watched, marks, limit) = (Vec::new(), Vec::new(), options.window_bytes);
         Ok(Self { probes, clock, watched, window: None, marks, limit, cpus, ended: false })
     }
@@ -91,7 +91,7 @@ impl State {
         let mut capture = Capture::new(self.limit);
         capture.pids = pids.to_vec();
         capture.cpus = self.cpus;
-        capture.counters_before = self.probes.counters()?;
+        capture.counters_before = self.probes.counters();
         let recursion_misses = self.probes.recursion_misses().unwrap_or(0);
         let opened = Opened {
             capture,
@@ -145,7 +145,7 @@ impl State {
         let capture = &mut opened.capture;
         capture.end_ns = end_ns;
         capture.seeds = seeds;
-        capture.counters_after = self.probes.counters()?;
+        capture.counters_after = self.probes.counters();
         let misses = self.probes.recursion_misses().unwrap_or(0);
         capture.recursion_misses = misses.saturating_sub(opened.recursion_misses);
         capture.overhead_ns = self.run_ns().saturating_sub(opened.run_ns);
@@ -162,7 +162,7 @@ impl State {
         let written = |counters: &[CpuCounters]| -> u64 {
             counters.iter().map(|cpu| cpu.attempted - cpu.lost[Loss::RingFull as usize]).sum()
         };
-        let expected = written(&self.probes.counters()?) - written(&opened.capture.counters_before);
+        let expected = written(&self.probes.counters()) - written(&opened.capture.counters_before);
         Ok(opened.capture.received < expected)
     }
 
@@ -192,13 +192,17 @@ impl State {
     }
 }
 
-/// Reads on a timer while a window is open, so that the ring buffer does not fill; sleeps between windows.
+/// Reads on a timer while a window is open, so that the ring buffer does not fill; sleeps between windows. A window that
+/// is shorter than the timer is read when it is closed: the thread that it is about is not disturbed by its reader.
 pub fn read_while_armed(state: &Mutex<State>, changed: &Condvar) {
     let mut held: MutexGuard<'_, State> = state.lock().unwrap_or_else(PoisonError::into_inner);
     while !held.ended {
         held = if held.is_open() {
-            held.pass();
-            changed.wait_timeout(held, PASS).map_or_else(|error| error.into_inner().0, |(held, _)| held)
+            let (mut held, waited) = changed.wait_timeout(held, PASS).unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                held.pass();
+            }
+            held
         } else {
             changed.wait(held).unwrap_or_else(PoisonError::into_inner)
         };

@@ -2,6 +2,7 @@
 
 mod attach;
 mod clock;
+mod counters;
 mod fields;
 mod formats;
 mod host;
@@ -10,30 +11,31 @@ mod messages;
 mod programs;
 mod rung;
 mod switch;
+mod types;
 mod window;
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap as KernelHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap as KernelHashMap, MapData, MapError, RingBuf};
 use aya::programs::Iter;
 use aya::sys::{Stats, enable_stats};
-use aya::{Ebpf, EbpfLoader, Endianness, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use probes_common::{
-    CONTROL_MAP, CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED, ThreadEntry,
-    ThrottledSince, ThrottledThread, UserRegisters,
+    CONTROL_MAP, CallFilter, CpuCounters, DIRTIERS, Dirtied, Dirtier, THROTTLED, ThreadEntry, ThrottledSince,
+    ThrottledThread, UserRegisters,
 };
 use reports::cost::ProgramCost;
 
 pub use attach::Refused;
 use attach::attach_all;
 pub use clock::Clock;
-use fields::Constants;
+use counters::Counters;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use formats::parse as parse_format;
 use messages::Messages;
@@ -41,6 +43,7 @@ use programs::{Entry, Need, PROGRAMS, SLEEPERS};
 pub use programs::{Group, Rung};
 pub use rung::{Ladder, RefusedRung, SwitchRung};
 pub use switch::{Scope, Switch, Watch};
+use types::Types;
 
 use crate::decode::task_registers;
 use crate::error::{AttachError, KERNEL_BTF};
@@ -117,12 +120,6 @@ const RECORD_HEADER: usize = 8;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct CountersValue(CpuCounters);
-// SAFETY: `CpuCounters` is `repr(C)` of nothing but `u64`s: no padding, and every bit pattern is a value.
-unsafe impl Pod for CountersValue {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
 struct DirtierValue(Dirtier);
 // SAFETY: `Dirtier` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
 unsafe impl Pod for DirtierValue {}
@@ -151,29 +148,6 @@ struct EntryValue(ThreadEntry);
 // SAFETY: `ThreadEntry` is `repr(C)` of a `u64` and two `u32`s: no padding, and every bit pattern is a value.
 unsafe impl Pod for EntryValue {}
 
-/// The kernel's type information, where it has any, and what that says to the programs.
-#[derive(Default)]
-struct Types {
-    btf: Option<aya::Btf>,
-    constants: Constants,
-}
-
-impl Types {
-    fn read(plan: &Plan) -> Result<Self, AttachError> {
-        let does_without =
-            plan.required().next().is_none() && plan.rung.is_none_or(|rung| !rung.needs_types());
-        let bytes = match fs::read(&plan.btf) {
-            Ok(bytes) => bytes,
-            Err(_) if does_without && plan.groups.contains(&Group::Sched) => return Ok(Self::default()),
-            Err(source) => return Err(AttachError::NoBtf { source }),
-        };
-        let constants = Constants::find(&bytes, plan)?;
-        let btf = aya::Btf::parse(&bytes, Endianness::default())
-            .map_err(|error| AttachError::Load(chain(&error)))?;
-        Ok(Self { btf: Some(btf), constants })
-    }
-}
-
 /// The attached programs and their maps. Dropping it detaches and frees everything.
 pub struct Probes {
     ebpf: Ebpf,
@@ -190,7 +164,7 @@ pub struct Probes {
     dirtied: KernelHashMap<MapData, DirtierValue, DirtiedValue>,
     throttled: KernelHashMap<MapData, ThreadValue, SinceValue>,
     switch: Switch,
-    counters: PerCpuArray<MapData, CountersValue>,
+    counters: Counters,
     events: RingBuf<MapData>,
     ring_bytes: u32,
     /// `None` where nobody listens.
@@ -215,11 +189,13 @@ impl Probes {
         host::check()?;
         let Types { btf: kernel_btf, constants } = Types::read(plan)?;
         let formats = formats::offsets();
+        let cpus = host::possible_cpus()?;
         let mut loader = EbpfLoader::new();
         loader
             .btf(kernel_btf.as_ref())
             .map_max_entries("EVENTS", plan.ring_bytes)
-            .map_max_entries("USER_STACK", host::possible_cpus()?)
+            .map_max_entries(counters::MAP, Counters::entries(cpus))
+            .map_max_entries("USER_STACK", cpus)
             .map_max_entries("DIRTIED", plan.entries(&[Group::Dirty], DIRTIERS))
             .map_max_entries("THROTTLED", plan.entries(&THROTTLES, THROTTLED));
         if !plan.log_bpf {
@@ -251,8 +227,7 @@ impl Probes {
         drop(kernel_btf);
         host::give_back_memory();
         let switch = Switch::new(take(&mut ebpf, CONTROL_MAP)?)?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
-            .map_err(|error| map_error("COUNTERS", &error))?;
+        let counters = Counters::map(take(&mut ebpf, counters::MAP)?, cpus)?;
         let events =
             RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| map_error("EVENTS", &error))?;
         let dirtied = KernelHashMap::try_from(take(&mut ebpf, "DIRTIED")?)
@@ -355,9 +330,8 @@ impl Probes {
     }
 
     /// CPUs that a lane of counters has room for: every one that this machine could have.
-    pub fn cpus(&self) -> Result<u32, AttachError> {
-        let lane = self.counters.get(&0, 0).map_err(|error| map_error("COUNTERS", &error))?;
-        Ok(lane.len() as u32)
+    pub const fn cpus(&self) -> u32 {
+        self.counters.cpus()
     }
 
     /// The user registers of the targets' threads, by thread id; those of threads that run are out of
@@ -373,13 +347,8 @@ impl Probes {
     }
 
     /// Each CPU's counters, lane after lane.
-    pub fn counters(&self) -> Result<Vec<CpuCounters>, AttachError> {
-        let mut counters = Vec::new();
-        for lane in 0..LANES {
-            let values = self.counters.get(&lane, 0).map_err(|error| map_error("COUNTERS", &error))?;
-            counters.extend(values.iter().map(|value| value.0));
-        }
-        Ok(counters)
+    pub fn counters(&self) -> Vec<CpuCounters> {
+        self.counters.read()
     }
 
     /// Hands every record that was ready as this began to `take`, in the order in which they were reserved; of

@@ -50,7 +50,8 @@ fn record(rungs: &[SwitchRung]) -> Result<Vec<Seen>, Disturbed> {
     let mut recordings: Vec<Recording<Spans>> = rungs.iter().map(attach).collect();
     thread::sleep(WINDOW);
     let mut seen = Vec::new();
-    for recording in &mut recordings {
+    // Those that were attached last first, for the same reason.
+    for recording in recordings.iter_mut().rev() {
         let rung = recording.ladder().unwrap().rung;
         let start_ns = recording.start_ns();
         let gathered = recording.finish().unwrap();
@@ -61,6 +62,7 @@ fn record(rungs: &[SwitchRung]) -> Result<Vec<Seen>, Disturbed> {
         }
         seen.push(Seen { rung, start_ns, end_ns: gathered.end_ns, spans: gathered.analysis });
     }
+    seen.reverse();
     Ok(seen)
 }
 
@@ -166,8 +168,8 @@ pub fn agrees(rung: SwitchRung) -> Outcome {
 pub fn all_at_once() -> Outcome {
     let mut rungs = available();
     assert!(rungs.len() > 1, "this kernel has {rungs:?} only");
-    // Attached last: what its recorder or another does with BPF maps may have its events turned away.
-    rungs.sort_by_key(|rung| *rung == SwitchRung::Tracepoint);
+    // Attached last: what another recorder does with BPF maps as it begins or ends may have their events turned away.
+    rungs.sort_by_key(|rung| matches!(rung, SwitchRung::Tracepoint | SwitchRung::Kprobe));
     agree(&rungs)
 }
 
