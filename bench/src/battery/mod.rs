@@ -283,6 +283,7 @@ impl Runner<'_> {
         let scene: Scene<'_> = stage.scene(sandbox.pid);
         let mut injection: Box<dyn Injection> = inject(&scene)?;
         stage.dirty(&sandbox, of.dirty_pages).await?;
+        Stage::settle_memory();
         injection.right_before()?;
         made.add_tag("window");
         let api = &stage.site.api;

@@ -16,10 +16,10 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::host::process::NEIGHBOUR;
+use crate::host::memory::touch_and_free;
 
 const MIB: usize = 1 << 20;
 /// Of each write and read of a neighbour.
@@ -216,21 +216,7 @@ struct Faults;
 
 impl Subject for Faults {
     fn wait(&mut self) {
-        const BYTES: usize = 256 * MIB;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let mapped = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-        };
-        let Ok(memory) = mapped else { return };
-        // SAFETY: the range is the mapping that was just made; the advice changes the size of its pages only, so
-        // that there are as many faults as pages.
-        let _ = unsafe { madvise(memory, BYTES, Advice::LinuxNoHugepage) };
-        for at in (0..BYTES).step_by(4096) {
-            // SAFETY: `at` lies within the mapping, which is writable and known to nobody else.
-            unsafe { memory.cast::<u8>().add(at).write_volatile(1) };
-        }
-        // SAFETY: nothing refers to the mapping any more.
-        let _ = unsafe { munmap(memory, BYTES) };
+        touch_and_free(256 * MIB);
     }
 }
 

@@ -11,6 +11,7 @@ use super::scenario::{BranchOf, Place, Scene};
 use crate::Error;
 use crate::cell::FileSystem;
 use crate::host::facts;
+use crate::host::memory::touch_and_free;
 use crate::site::mount::Mounted;
 use crate::site::{Programs, Site};
 use crate::trial::{Made, ask};
@@ -18,6 +19,8 @@ use crate::work::Work;
 
 /// Room for snapshots and neighbours.
 const BYTES: u64 = 3 << 30;
+/// More than a BRANCH of any scenario allocates.
+const SETTLED_BYTES: usize = 384 << 20;
 
 /// One place with a daemon on it. Dropping it takes down the daemon first, then what it stands on.
 pub struct Stage {
@@ -97,6 +100,11 @@ impl Stage {
         let pages = ask(&self.site.api, &sandbox.id, "pages").await?;
         let first = pages.split(' ').next().unwrap_or_default();
         ask(&self.site.api, &sandbox.id, &format!("dirty {first} {count} 1")).await.map(drop)
+    }
+
+    /// Right before a BRANCH: what it allocates is to cost what memory costs, and not what a hypervisor adds.
+    pub fn settle_memory() {
+        touch_and_free(SETTLED_BYTES);
     }
 
     /// The request for a BRANCH as `of` asks for it, to `tag`. Its answer does not wait for the disk.

@@ -3,6 +3,7 @@
 pub mod device;
 pub mod facts;
 pub mod guard;
+pub mod memory;
 pub mod mountinfo;
 pub mod tools;
 pub mod usage;

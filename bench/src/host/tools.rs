@@ -43,6 +43,11 @@ pub fn version(program: &Path) -> Option<String> {
 
 /// Runs a tool of the system to its end; `package` is where Debian has it.
 pub fn run(command: &mut Command, package: &str) -> Result<(), Error> {
+    output(command, package).map(drop)
+}
+
+/// The same, and what it said on standard output.
+pub fn output(command: &mut Command, package: &str) -> Result<String, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     // Not every user's PATH has sbin, and mkfs lives there.
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
@@ -51,7 +56,7 @@ pub fn run(command: &mut Command, package: &str) -> Result<(), Error> {
         Error::Missing(format!("cannot run {program} ({error}): apt-get install {package}"))
     })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rev().find(|line| !line.trim().is_empty());

@@ -163,6 +163,7 @@ impl Case {
         let sandbox = stage.fork(work, of, made).await?;
         let mut injection = inject(&stage.scene(sandbox.pid))?;
         stage.dirty(&sandbox, of.dirty_pages).await?;
+        Stage::settle_memory();
         injection.right_before()?;
         made.add_tag("window");
         let branch = stage.site.api.branch_as(&sandbox.id, &Stage::request(of, "window")).await?;

@@ -11,11 +11,12 @@ use crate::host::tools;
 
 const CONTROL: &str = "/sys/class/zram-control";
 
-/// A zram device of its own that is swapped to. Dropping it takes it away.
+/// A zram device of its own that is swapped to, through a loop device: without one the kernel takes a page back as fast
+/// as it copies one, and which of the two takes longer is the host's affair. Dropping it takes both away.
 #[derive(Debug)]
 pub struct ZramSwap {
     number: String,
-    is_swap: bool,
+    swapped_to: Option<PathBuf>,
 }
 
 impl ZramSwap {
@@ -31,12 +32,17 @@ impl ZramSwap {
         let number = fs::read_to_string(&path).map_err(|error| {
             Error::Missing(format!("needs zram ({}: {error}): modprobe zram", path.display()))
         })?;
-        let mut added = Self { number: number.trim().to_owned(), is_swap: false };
+        let mut added = Self { number: number.trim().to_owned(), swapped_to: None };
         let size = added.sysfs("disksize");
         write(&size, &format!("{mib}M"))?;
-        tools::run(Command::new("mkswap").arg("-q").arg(added.device()), "util-linux")?;
-        tools::run(Command::new("swapon").args(["-p", "32767"]).arg(added.device()), "mount")?;
-        added.is_swap = true;
+        let mut attach = Command::new("losetup");
+        let through =
+            PathBuf::from(tools::output(attach.args(["--find", "--show"]).arg(added.device()), "mount")?);
+        let swapped_to = swap_to(&through);
+        // From now on it goes as its last user does, also after a crash.
+        tools::run(Command::new("losetup").arg("--detach").arg(&through), "mount")?;
+        swapped_to?;
+        added.swapped_to = Some(through);
         Ok(added)
     }
 
@@ -56,10 +62,15 @@ impl ZramSwap {
     }
 }
 
+fn swap_to(device: &Path) -> Result<(), Error> {
+    tools::run(Command::new("mkswap").arg("-q").arg(device), "util-linux")?;
+    tools::run(Command::new("swapon").args(["-p", "32767"]).arg(device), "mount")
+}
+
 impl Drop for ZramSwap {
     fn drop(&mut self) {
-        if self.is_swap {
-            let _ = tools::run(Command::new("swapoff").arg(self.device()), "mount");
+        if let Some(through) = &self.swapped_to {
+            let _ = tools::run(Command::new("swapoff").arg(through), "mount");
         }
         let _ = write(&self.sysfs("reset"), "1");
         let _ = write(&Path::new(CONTROL).join("hot_remove"), &self.number);

@@ -1,4 +1,4 @@
-//! Most of the pages that the guest dirtied have been swapped out, to compressed memory.
+//! Most of the pages that the guest dirtied have been swapped out, to a device in compressed memory.
 
 use crate::Error;
 use crate::battery::host::cgroup::{Controller, Group};
