@@ -24,6 +24,7 @@ criterion_group!(benches, drain);
 criterion_main!(benches);
 
 fn drain(criterion: &mut Criterion) {
+    reports::plot::stand_in_for_sans_serif();
     let folder = tempfile::tempdir().expect("a folder can be made");
     // Recorded when the first benchmark asks for it: a run that only wants others records nothing.
     let mut recorded: Option<anyhow::Result<Vec<u8>>> = None;

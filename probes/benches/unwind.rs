@@ -20,6 +20,7 @@ criterion_group!(benches, unwinding);
 criterion_main!(benches);
 
 fn unwinding(criterion: &mut Criterion) {
+    reports::plot::stand_in_for_sans_serif();
     let (registers, stack) = deep(DEPTH);
     let sample = |signature| UserSample {
         time_ns: 0,

@@ -119,7 +119,7 @@ fn settings(quick: bool, places: Vec<Place>) -> Settings {
     Settings {
         cells: matrix.cells(),
         trials: 5,
-        branches: if quick { 6 } else { 10 },
+        branches: if quick { 6 } else { 8 },
         durable: false,
         seed: 0,
         drain_limit: Duration::from_secs(if quick { 2 } else { 5 }),
