@@ -364,6 +364,30 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_never_opened_is_given_up_and_the_next_is_accounted_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"echo '"ready"'; read line; echo '{"armed":{"id":"lost"}}'; read lost
+            read line; echo '{"armed":{"id":"b1"}}'; read line
+            given_up=$(echo "$lost" | grep -c '"window":null')
+            echo '{"failed":{"id":"b1","reason":"'"$given_up"' given up"}}'; read line"#;
+        let (attribution, told) = attribution(dir.path(), script);
+        let begun = Instant::now();
+        let armed = loop {
+            let armed = attribution.arm("lost", 7);
+            if armed.0.is_some() {
+                break armed;
+            }
+            let reason = told.recv_timeout(Duration::from_secs(60)).unwrap().outcome.unwrap_err();
+            assert!(reason.contains("not attached yet") && begun.elapsed().as_secs() < 60, "{reason}");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        drop(armed);
+        // Had anything been told of the lost one, it would come first, and by its name.
+        assert_eq!(first(&attribution, &told), Err("1 given up".to_owned()));
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
     fn with_sampling_one_of_several_is_armed() {
         let off = Attribution::start(&Options { when: When::Off, every: 1, probe: None });
         assert!(off.arm("b", 1).0.is_none());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use forkd::api::{Branch, BranchMode, BranchRecord, BranchRequest, SnapshotStatus};
@@ -15,13 +15,20 @@ use serde_json::Value;
 use testkit::exposition::parse;
 use testkit::{Need, Outcome, Test};
 
+use crate::gate::Gate;
 use crate::host::{Host, NEEDS, Result, other_client};
 
-const TRACING: &[Need] = &[Need::Root, Need::Kvm, Need::Firecracker, Need::Btf];
+/// What a daemon that accounts for pauses needs.
+pub const TRACING: &[Need] = &[Need::Root, Need::Kvm, Need::Firecracker, Need::Btf];
 
 pub const TESTS: &[Test] = &[
     Test { name: "attribution::a_pause_is_accounted_for_to_the_nanosecond", needs: TRACING, run: accounted },
     Test { name: "attribution::a_killed_collector_costs_no_branch", needs: TRACING, run: killed },
+    Test {
+        name: "attribution::a_branch_lost_in_its_pause_costs_no_other_its_account",
+        needs: TRACING,
+        run: lost,
+    },
     Test { name: "attribution::where_probes_are_refused_the_record_says_why", needs: NEEDS, run: refused },
 ];
 
@@ -30,15 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 
 fn start(probe: &Path) -> Result<Host> {
-    let dir = tempfile::Builder::new().prefix("forkd-e2e-").tempdir()?;
+    start_in(tempfile::Builder::new().prefix("forkd-e2e-").tempdir()?, probe, &[])
+}
+
+/// The same with its files in `dir`, and more arguments.
+fn start_in(dir: tempfile::TempDir, probe: &Path, arguments: &[&str]) -> Result<Host> {
     let (root, audit) = (dir.path().join("snapshots"), dir.path().join("audit"));
     let (probe, audit) = (probe.to_string_lossy(), audit.to_string_lossy());
     let options = ["--attribution", "always", "--attribution-probe", &probe, "--audit-log", &audit];
-    Host::start_with(dir, root, &options)
+    Host::start_with(dir, root, &[&options[..], arguments].concat())
 }
 
 /// Beside the daemon, where cargo builds it too.
-fn real_probe() -> Result<PathBuf> {
+pub fn real_probe() -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_BIN_EXE_forkd")).with_file_name("forkd-probe");
     match path.is_file() {
         true => Ok(path),
@@ -90,16 +101,22 @@ fn unavailable(record: &BranchRecord) -> Option<&str> {
     record.attribution.as_ref()?["unavailable"].as_str()
 }
 
-fn accounted() -> Outcome {
-    let host = start(&real_probe()?)?;
-    host.boot("base")?;
-    let source = host.fork("base")?.id;
-    let record = first_account(&host, &source)?;
+/// The account of a BRANCH, which is of its own pause and of all of it.
+fn whole_account(record: &BranchRecord) -> Result<Explain> {
     let explain: Explain = serde_json::from_value(record.attribution.clone().unwrap_or(Value::Null))?;
     assert_eq!(explain.window_ns, record.branch.pause_ns);
     assert_eq!(Some((explain.window.start_ns, explain.window.end_ns)), record.branch.pause_window_ns());
     let explained_ns: u64 = explain.causes.iter().map(|cause| cause.ns).sum();
     assert_eq!(explained_ns + explain.unexplained_ns, explain.window_ns, "{explain:?}");
+    Ok(explain)
+}
+
+fn accounted() -> Outcome {
+    let host = start(&real_probe()?)?;
+    host.boot("base")?;
+    let source = host.fork("base")?.id;
+    let record = first_account(&host, &source)?;
+    let explain = whole_account(&record)?;
     assert_eq!((explain.window.pid, explain.window.comm.as_str()), (host.daemon_pid(), "forkd-pause"));
     assert!(explain.segments.is_empty());
 
@@ -162,6 +179,35 @@ fn killed() -> Outcome {
         sleep(LOOK);
     }
     host.restart()?;
+    Ok(())
+}
+
+fn lost() -> Outcome {
+    let dir = tempfile::Builder::new().prefix("forkd-e2e-").tempdir()?;
+    let gate = Gate::new(dir.path())?;
+    let program = gate.program.display().to_string();
+    let host = start_in(dir, &real_probe()?, &["--firecracker", &program])?;
+    host.boot("base")?;
+    let source = host.fork("base")?.id;
+    first_account(&host, &source)?;
+
+    let lost = host.fork("base")?;
+    gate.hold("create", "before")?;
+    let (socket, path) = (host.socket(), format!("/v1/sandboxes/{}/branch", lost.id));
+    let request = BranchRequest { tag: Some("lost".into()), ..BranchRequest::default() };
+    let asking = thread::spawn(move || other_client(socket, Method::POST, &path, &request).is_ok());
+    gate.wait_until_held()?;
+    kill_process(Pid::from_raw(lost.pid.cast_signed()).ok_or("no pid")?, Signal::KILL)?;
+    assert!(asking.join().map_err(|_panic| "the client panicked")?, "the daemon gave no answer");
+    let of_tag = host.call(Method::GET, "/v1/branches?tag=lost", None::<&()>);
+    let [failed]: [BranchRecord; 1] = of_tag?;
+    assert_eq!(failed.branch.status, SnapshotStatus::Failed);
+    // Of a process that is gone there may be no account; then the record says so.
+    let told = record(&host, &failed.branch.id)?;
+    assert!(unavailable(&told).is_some() || whole_account(&told).is_ok(), "{:?}", told.attribution);
+
+    let next = branch(&host, &source, "next")?;
+    whole_account(&record(&host, &next.id)?).map(drop)?;
     Ok(())
 }
 
