@@ -4,6 +4,7 @@ mod attribution;
 mod bad_input;
 mod cli;
 mod doctor;
+mod explain;
 mod faults;
 mod gate;
 mod host;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         cli::TESTS,
         observe::TESTS,
         attribution::TESTS,
+        explain::TESTS,
         sandboxes::TESTS,
         linux::TESTS,
         service::TESTS,
