@@ -91,7 +91,7 @@ pub fn write(request: &Request, recording: &Recording, ended: Ended) -> Result<V
     let run = describe(request, recording, ended);
     let mut written = write_described(request, recording, &run)?;
     if !recording.sweep.samples.is_empty() {
-        let words = words(&request.settings, &run);
+        let words = words(&request.settings, &run, &recording.sweep);
         let sweep = recording.sweep.clone().in_order_of(&run.plan.cells);
         let png = sweep_png(&sweep, &words).map_err(|error| render_error("sweep.png", error))?;
         written.push(files::write(&request.out, "sweep.png", &png)?);
@@ -132,16 +132,17 @@ fn describe(request: &Request, recording: &Recording, ended: Ended) -> Run {
     }
 }
 
-fn words(settings: &Settings, run: &Run) -> Words {
+fn words(settings: &Settings, run: &Run, sweep: &Sweep) -> Words {
     let trials =
         if settings.trials == 1 { "1 trial".to_owned() } else { format!("{} trials", settings.trials) };
     let interrupted = if run.interrupted || run.error.is_some() { ", ended early" } else { "" };
     let answered = if settings.durable { "answered when on disk" } else { "answered before on disk" };
     let lab = run.machine.lab.as_ref().map_or_else(String::new, |lab| format!(" ({})", lab.words()));
+    let disk = sweep.throttle_words().map_or_else(String::new, |words| format!(", {words}"));
     Words {
         title: format!("Pause of consecutive {} of one sandbox", branches(settings)),
         caption: format!(
-            "Linux {}, {} CPUs{lab}; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
+            "Linux {}, {} CPUs{lab}{disk}; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
             short_release(&run.machine.kernel),
             run.machine.cpus,
             every(settings, |cell| cell.mem_mib.to_string()),
@@ -175,4 +176,60 @@ fn short_release(kernel: &str) -> &str {
 /// At most one decimal, none for a whole number.
 fn tenths(value: f64) -> String {
     format!("{value:.1}").trim_end_matches(".0").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use forkd::api::DataPath;
+    use forkd::http_client::Endpoint;
+
+    use super::{Ended, describe, words};
+    use crate::cell::{Cell, FileSystem, Matrix, Place, Root};
+    use crate::sweep::testing::sample;
+    use crate::sweep::{DRAIN_LIMIT, Recording, Request, Settings, Target};
+
+    fn request(disk_bps: Option<u64>) -> Request {
+        let roots = [Root::Loop(FileSystem::Ext4), Root::Tmpfs];
+        let places = Place::matrix(&[DataPath::Naive], &roots);
+        let settings = Settings {
+            cells: Matrix { disk_bps: vec![disk_bps], ..Matrix::of(places) }.cells(),
+            trials: 1,
+            branches: 1,
+            durable: false,
+            seed: 0,
+            drain_limit: DRAIN_LIMIT,
+            disk_note: None,
+        };
+        Request {
+            settings,
+            target: Target::Running(Endpoint::Unix(PathBuf::new())),
+            out: PathBuf::new(),
+            work_dir: PathBuf::new(),
+            offcpu_slowest: false,
+            earlier: None,
+        }
+    }
+
+    fn record(recording: &mut Recording, cell: &Cell) {
+        let mut sample = sample(&cell.name, 1, 1, 1.0);
+        cell.root.name().clone_into(&mut sample.root);
+        sample.circumstances.disk_bps = cell.disk_bps;
+        recording.sweep.samples.push(sample);
+    }
+
+    #[test]
+    fn the_caption_tells_what_all_loop_devices_are_throttled_to() {
+        let caption = |disk_bps| {
+            let request = request(disk_bps);
+            let mut recording = Recording::new(&request.settings);
+            request.settings.cells.iter().for_each(|cell| record(&mut recording, cell));
+            let run = describe(&request, &recording, Ended::Whole);
+            words(&request.settings, &run, &recording.sweep).caption
+        };
+        let throttled = caption(Some(100_000_000));
+        assert!(throttled.contains(", loop devices throttled to 100 MB/s; 512 MiB guest, "), "{throttled}");
+        assert!(!caption(None).contains("throttled"));
+    }
 }

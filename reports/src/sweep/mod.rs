@@ -7,6 +7,7 @@ use std::io;
 
 mod circumstances;
 mod read;
+mod throttle;
 mod write;
 
 pub use circumstances::{COLUMNS as CIRCUMSTANCES, Circumstances};

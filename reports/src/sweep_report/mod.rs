@@ -92,16 +92,17 @@ impl SweepReport {
         Ok(pictures)
     }
 
-    /// Where and when it was measured, one line.
+    /// Where it was measured, one line.
     fn caption(&self) -> String {
         let runs = self.sweeps.iter().filter_map(|measured| measured.run.as_ref());
         let mut machines: Vec<String> = runs.map(|run| machine(&run.machine)).collect();
         machines.dedup();
         let samples = self.all.samples.len();
+        let disk = self.all.throttle_words().map_or_else(String::new, |words| format!(", {words}"));
         match &machines[..] {
-            [] => format!("{samples} BRANCHes; nothing is known of the machine"),
-            [machine] => format!("{machine}; {samples} BRANCHes"),
-            machines => format!("{samples} BRANCHes on {} machines", machines.len()),
+            [] => format!("{samples} BRANCHes{disk}; nothing is known of the machine"),
+            [machine] => format!("{machine}; {samples} BRANCHes{disk}"),
+            machines => format!("{samples} BRANCHes on {} machines{disk}", machines.len()),
         }
     }
 
@@ -200,6 +201,20 @@ mod tests {
         let lab = Lab { kernel: "6.12".to_owned(), disk_bps: Some(50_000_000), disk_iops: None };
         assert!(caption(Some(lab)).contains(" CPUs (lab, disk of 50 MB/s); "));
         assert!(!caption(None).contains("lab"));
+    }
+
+    #[test]
+    fn the_caption_tells_what_all_loop_devices_are_throttled_to() {
+        let caption = |disk_bps| {
+            let mut sweep = golden();
+            for sample in sweep.samples.iter_mut().filter(|sample| sample.root != "tmpfs") {
+                sample.circumstances.disk_bps = disk_bps;
+            }
+            SweepReport::new(vec![measured("a", sweep)]).caption()
+        };
+        let throttled = caption(Some(100_000_000));
+        assert!(throttled.contains(" BRANCHes, loop devices throttled to 100 MB/s; "), "{throttled}");
+        assert!(!caption(None).contains("throttled"));
     }
 
     #[test]
