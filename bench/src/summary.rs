@@ -62,8 +62,9 @@ fn row(out: &mut String, width: usize, name: &str, values: impl Iterator<Item = 
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{spent, table};
     use crate::sweep::testing::sample;
+    use reports::run::Spent;
     use reports::sweep::Sweep;
 
     #[test]
@@ -85,5 +86,21 @@ mod tests {
         let table = table(&Sweep { phases: Vec::new(), samples });
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
         assert_eq!(table.matches("fallocate@ext4-loop").count(), 3);
+    }
+
+    #[test]
+    fn the_sweeps_own_work_is_told_as_a_share_of_its_time() {
+        let second_ns = 1_000_000_000;
+        let measured = Spent {
+            wall_ns: 40 * second_ns,
+            branches_ns: 3 * second_ns,
+            gaps_ns: 32 * second_ns,
+            drain_ns: second_ns,
+        };
+        assert_eq!(
+            spent(measured),
+            "40.0 s in all: BRANCHes 3.00 s, gaps 32.0 s, waiting for idle disks 1.00 s; \
+             12.5% of it neither in BRANCHes nor in gaps\n"
+        );
     }
 }
