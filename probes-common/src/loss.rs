@@ -71,18 +71,11 @@ pub struct CpuCounters {
     pub lost: [u64; Loss::ALL.len()],
 }
 
-/// An entry of the `COUNTERS` map: on cache lines of its own, so that no CPU writes to those of another.
+/// An entry of the `COUNTERS` map, which has one for each CPU: its counters by lane, on cache lines of its own, so that
+/// no CPU writes to those of another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub struct CounterSlot(pub CpuCounters);
-
-impl CounterSlot {
-    /// The index of the entry for `cpu` and `lane`.
-    #[inline(always)]
-    pub const fn index(cpu: u32, lane: u32) -> u32 {
-        cpu * LANES + lane
-    }
-}
+pub struct CounterSlot(pub [CpuCounters; LANES as usize]);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_ns};
 use probes_common::{
-    COMM_LEN, CounterSlot, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, SCHED_LANE, STACK_FAILED,
+    COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, SCHED_LANE, STACK_FAILED,
     STACK_TRUNCATED, SwitchOut, Waking,
 };
 
@@ -111,8 +111,9 @@ pub fn counters() -> Option<*mut CpuCounters> {
 pub fn counters_of(lane: u32) -> Option<*mut CpuCounters> {
     // SAFETY: no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    // The counters are all that is in a slot.
-    COUNTERS.get_ptr_mut(CounterSlot::index(cpu, lane)).map(|slot| slot.cast())
+    let slot = COUNTERS.get_ptr_mut(cpu)?;
+    // SAFETY: every caller names a lane that there is; the verifier checks it.
+    Some(unsafe { slot.cast::<CpuCounters>().add(lane as usize) })
 }
 
 /// Copies the kernel stack of the current context into `frames`.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use probes_common::{
-    CounterSlot, DIRTIERS, Dirtied, Dirtier, LANES, THROTTLED as MOST_THROTTLED, ThreadEntry, ThrottledSince,
+    CounterSlot, DIRTIERS, Dirtied, Dirtier, THROTTLED as MOST_THROTTLED, ThreadEntry, ThrottledSince,
     ThrottledThread,
 };
 
@@ -15,9 +15,9 @@ use crate::ustack::{SEEN_SLOTS, UserStackRecord};
 /// `BPF_F_MMAPABLE`.
 const MAPPABLE: u32 = 1 << 10;
 
-/// One entry a CPU and lane: sequence numbers and losses. User space sets the number of entries at load, and maps them.
+/// One entry a CPU: sequence numbers and losses. User space sets the number of entries at load, and maps them.
 #[map]
-pub static COUNTERS: Array<CounterSlot> = Array::with_max_entries(LANES, MAPPABLE);
+pub static COUNTERS: Array<CounterSlot> = Array::with_max_entries(1, MAPPABLE);
 
 /// The records on their way out. User space sets the size at load.
 #[map]

@@ -5,6 +5,8 @@ mod finish;
 mod raw;
 mod typed;
 
+use core::arch::asm;
+
 use aya_ebpf::EbpfContext;
 use probes_common::{COMM_LEN, Control, CpuCounters, Kind, ONE_TARGET, PREEMPTED, STACK_LATE, SwitchOut};
 
@@ -44,8 +46,9 @@ struct Leaving {
 #[inline(never)]
 fn switches<C: EbpfContext>(context: C, prev: Task, next: impl TaskStruct, preempted: bool, prev_state: u32) {
     let Some(control) = armed() else { return };
-    let (prev_side, next_side) = (prev.side(control), next.side(control));
-    if !prev_side.is_watched() && !next_side.is_watched() {
+    let next_is_watched = decided(next.side(control).is_watched());
+    let prev_side = prev.side(control);
+    if !prev_side.is_watched() && !next_is_watched {
         return;
     }
     let Some(counters) = counters() else { return };
@@ -55,9 +58,20 @@ fn switches<C: EbpfContext>(context: C, prev: Task, next: impl TaskStruct, preem
         let user = if has_user_side { user_of(counters, prev, control, prev_side) } else { UserSide::NONE };
         leaves(&context, counters, prev, user, current_comm(), &Leaving { preempted, prev_state });
     }
-    if next_side.is_watched() {
+    if next_is_watched {
         gets_cpu(counters, next);
     }
+}
+
+/// The same answer, decided here. The compiler would carry on what it comes from, which target it is, and the verifier
+/// would go through all that follows once for each: that of Linux 6.1 gives up.
+#[inline(always)]
+fn decided(answer: bool) -> bool {
+    let mut answer = u64::from(answer);
+    // An instruction, because two lines of source may not begin at the same one (`check_btf_line`, kernel/bpf/verifier.c).
+    // SAFETY: it moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) answer, options(nomem, nostack, preserves_flags)) };
+    answer != 0
 }
 
 /// Records that `thread` leaves the CPU. It is still current: stack and registers are its own.

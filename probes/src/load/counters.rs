@@ -25,15 +25,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The entries that the map needs on a machine that could have this many CPUs.
-    pub const fn entries(cpus: u32) -> u32 {
-        cpus * LANES
-    }
-
     /// Maps the counters of a machine that could have this many CPUs.
     pub fn map(map: Map, cpus: u32) -> Result<Self, AttachError> {
         let Map::Array(data) = &map else { return Err(AttachError::Missing(MAP)) };
-        let bytes = Self::entries(cpus) as usize * size_of::<CounterSlot>();
+        let bytes = cpus as usize * size_of::<CounterSlot>();
         let memory = MmapOptions::new().len(bytes).map_raw_read_only(data.fd().as_fd().as_raw_fd());
         Ok(Self { memory: memory.map_err(|error| map_error(MAP, &error))?, cpus, _map: map })
     }
@@ -46,11 +41,10 @@ impl Counters {
     /// Each CPU's counters, lane after lane.
     pub fn read(&self) -> Vec<CpuCounters> {
         let slots: *const CounterSlot = self.memory.as_ptr().cast();
-        let slot = |cpu, lane| {
-            // SAFETY: the mapping begins on a page and has a slot for each CPU and lane, in which every bit pattern is a
-            // value. Programs write a word of it at a time, which a volatile read takes whole.
-            unsafe { slots.add(CounterSlot::index(cpu, lane) as usize).read_volatile().0 }
-        };
-        (0..LANES).flat_map(|lane| (0..self.cpus).map(move |cpu| slot(cpu, lane))).collect()
+        // SAFETY: the mapping begins on a page and has a slot for each CPU, in which every bit pattern is a value. Programs
+        // write a word of it at a time, which a volatile read takes whole.
+        let slot = |cpu| unsafe { slots.add(cpu).read_volatile() };
+        let slots: Vec<CounterSlot> = (0..self.cpus as usize).map(slot).collect();
+        (0..LANES as usize).flat_map(|lane| slots.iter().map(move |slot| slot.0[lane])).collect()
     }
 }

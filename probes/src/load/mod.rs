@@ -194,7 +194,7 @@ impl Probes {
         loader
             .btf(kernel_btf.as_ref())
             .map_max_entries("EVENTS", plan.ring_bytes)
-            .map_max_entries(counters::MAP, Counters::entries(cpus))
+            .map_max_entries(counters::MAP, cpus)
             .map_max_entries("USER_STACK", cpus)
             .map_max_entries("DIRTIED", plan.entries(&[Group::Dirty], DIRTIERS))
             .map_max_entries("THROTTLED", plan.entries(&THROTTLES, THROTTLED));

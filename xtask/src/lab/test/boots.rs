@@ -112,7 +112,7 @@ impl Matrix<'_> {
         let suites = self.suites(kernel);
         let archive = session::archive(self.takes_nearest);
         let booted = Booted::prepare(&archive, kernel)?;
-        if suites.iter().any(|suite| suite.tests == LINUX_GUEST) {
+        if suites.iter().any(|suite| suite.tests.starts_with(LINUX_GUEST)) {
             build_linux_guest();
         }
         let mut image = session::base_image(&archive)?;
@@ -147,7 +147,7 @@ impl Matrix<'_> {
             export(one.variable, &program);
         }
         programs::add_surroundings(image)?;
-        if suites.iter().any(|suite| suite.tests == LINUX_GUEST) {
+        if suites.iter().any(|suite| suite.tests.starts_with(LINUX_GUEST)) {
             for (name, path) in programs::add_linux_guest(image)? {
                 export(name, &path);
             }
