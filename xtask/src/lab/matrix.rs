@@ -56,7 +56,10 @@ pub const SUITES: &[Suite] = &[
     quick(PEER, "peer::"),
     quick("forkd::e2e", "memory::stage_diff"),
     quick("forkd::e2e", "sandboxes::limits_hold_and_their_groups_go_with_the_sandbox"),
-    Suite { only_on: Some("6.12"), ..quick("forkd::e2e", "linux::a_child_goes_on_with_the_drive_of_the_pause") },
+    Suite {
+        only_on: Some("6.12"),
+        ..quick("forkd::e2e", "linux::a_child_goes_on_with_the_drive_of_the_pause")
+    },
     full("probes::ladder", "ladder::"),
     full("probes::wbt", "wbt::"),
     full("probes::offcpu", "offcpu::"),
