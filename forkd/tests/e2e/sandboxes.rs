@@ -153,7 +153,9 @@ fn limits() -> Outcome {
     assert_eq!(quota.split(' ').next(), Some("25000"));
     for group in &groups {
         let inside = fs::read_to_string(group.join("cgroup.procs"))?;
-        assert_eq!(inside.trim(), child.pid.to_string(), "{}", group.display());
+        // A kernel may put the threads with which it serves the guest beside it.
+        let is_there = inside.lines().any(|pid| pid == child.pid.to_string());
+        assert!(is_there, "{}: {inside}", group.display());
     }
     // A guest spins: in one second it gets about a quarter of one.
     let used = || -> Result<u64> { cpu_ticks(child.pid) };
