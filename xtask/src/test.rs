@@ -18,15 +18,12 @@ use binaries::{Environment, TestBinary};
 use record::Record;
 use steps::{Steps, TestsFailed};
 
-/// Run every check: format, lints, the eBPF object against its sources, and all tests.
+/// Run every check: format, lints, the eBPF object against its sources, all tests, and those of the lab's quick matrix.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Only tests with TEXT in their name, and nothing else: no format, lint or eBPF check.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// The lab's quick matrix as well: tests on emulated machines with kprobes and fentry, several minutes a kernel.
-    #[arg(long)]
-    lab: bool,
 }
 
 /// The tests that a host with root and /dev/kvm must run, one name a line.
@@ -53,9 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         steps.run(&binary.name, || binary.run(&environment, filter, &mut record));
     }
     steps.run("doc tests", || binaries::run_doc_tests(&environment, filter, &mut record));
-    if arguments.lab {
-        run_in_lab(&binaries, &environment, filter, &mut steps, &mut record);
-    }
+    run_in_lab(&binaries, &environment, filter, &mut steps, &mut record);
     steps.run("required tests", || check_required(filter, &mut record));
 
     println!("\n{}", steps.table());
@@ -120,7 +115,8 @@ fn run_in_lab(
     steps: &mut Steps,
     record: &mut Record,
 ) {
-    let matrix = lab::Matrix { binaries, environment, is_quick: true, filter, takes_nearest: false };
+    let matrix =
+        lab::Matrix { binaries, environment, is_quick: true, filter, takes_nearest: false, repeats: &[] };
     let kernels = matrix.with_tests(lab::KERNELS);
     if kernels.is_empty() {
         return;

@@ -51,6 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         is_quick: arguments.quick,
         filter: arguments.filter.as_deref(),
         takes_nearest: arguments.nearest,
+        repeats: &[],
     };
     let kernels = matrix.with_tests(&kernels::named(&arguments.kernel)?);
     if !kernels.is_empty() {

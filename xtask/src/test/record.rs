@@ -42,6 +42,23 @@ impl Record {
         self.failed.len() - failed_before
     }
 
+    /// Takes note that of the failed tests these passed when they were repeated.
+    pub fn passed_when_repeated(&mut self, passed: &[String]) {
+        let (flaky, failed) =
+            std::mem::take(&mut self.failed).into_iter().partition(|test| passed.contains(test));
+        self.failed = failed;
+        self.passed.extend(Vec::clone(&flaky));
+        self.flaky.extend(flaky);
+    }
+
+    /// Adds another record.
+    pub fn take_over(&mut self, other: Self) {
+        self.passed.extend(other.passed);
+        self.failed.extend(other.failed);
+        self.flaky.extend(other.flaky);
+        self.skipped.extend(other.skipped);
+    }
+
     /// Takes out what this host could not run and the lab did.
     pub fn settle_skipped_here(&mut self) {
         for name in self.passed.iter().filter_map(|name| lab::outside(name)) {
@@ -81,6 +98,20 @@ mod tests {
         let mut record = Record { passed, skipped: skipped.into(), ..Record::default() };
         record.settle_skipped_here();
         assert_eq!(record.skipped.into_keys().collect::<Vec<_>>(), ["p::b::two"]);
+    }
+
+    #[test]
+    fn what_passes_when_it_is_repeated_is_flaky_and_the_rest_has_failed() {
+        let failed = ["lab-6.1::p::b::one", "lab-6.1::p::b::two"].map(str::to_owned).to_vec();
+        let mut first = Record { failed, ..Record::default() };
+        first.passed_when_repeated(&["lab-6.1::p::b::one".to_owned(), "lab-6.1::p::b::three".to_owned()]);
+        let mut record = Record { passed: vec!["p::b::one".to_owned()], ..Record::default() };
+        record.take_over(first);
+        assert_eq!(record.passed, ["p::b::one", "lab-6.1::p::b::one"]);
+        assert_eq!(
+            (record.flaky, record.failed),
+            (vec!["lab-6.1::p::b::one".to_owned()], vec!["lab-6.1::p::b::two".to_owned()])
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 use super::said::{script, take_over};
 use super::voices::Voice;
@@ -16,7 +16,7 @@ use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, PEER, Suite};
 use crate::lab::options::Hardware;
 use crate::lab::session::{self, Booted, Done, Job, Session};
 use crate::lab::{programs, quote};
-use crate::test::binaries::{Environment, TestBinary};
+use crate::test::binaries::{Environment, MOST_REPEATED, TestBinary};
 use crate::test::record::Record;
 use crate::test::steps::TestsFailed;
 use crate::{process, workspace};
@@ -38,6 +38,8 @@ pub struct Matrix<'a> {
     pub filter: Option<&'a str>,
     /// Take the nearest kernel where the pinned one is gone.
     pub takes_nearest: bool,
+    /// Only the suites of these tests, which have failed.
+    pub repeats: &'a [String],
 }
 
 /// A machine that is put together.
@@ -75,9 +77,31 @@ impl Matrix<'_> {
         format!("lab {}", names.join(", "))
     }
 
-    /// Boots each kernel once, and records each test under its kernel's name. The kernels take turns where this host
-    /// has not a processor for each.
+    /// Boots each kernel, and records each test under its kernel's name. A few tests that fail are run once more, with
+    /// the others of their suites, and are recorded as flaky if they pass then.
     pub fn run(&self, kernels: &[Kernel], record: &mut Record) -> Result<()> {
+        let mut first = Record::default();
+        let outcome = self.run_once(kernels, &mut first);
+        if outcome.as_ref().is_err_and(Error::is::<TestsFailed>) && first.failed.len() <= MOST_REPEATED {
+            println!("\nonce more: {}", first.failed.join(", "));
+            let failed = first.failed.clone();
+            let again = Matrix { repeats: &failed, ..*self };
+            let mut second = Record::default();
+            // What fails again is in the record already.
+            let _ = again.run_once(&again.with_tests(kernels), &mut second);
+            first.passed_when_repeated(&second.passed);
+        }
+        let failed = first.failed.len();
+        record.take_over(first);
+        match outcome {
+            Err(error) if error.is::<TestsFailed>() && failed == 0 => Ok(()),
+            Err(error) if error.is::<TestsFailed>() => Err(TestsFailed(format!("{failed} failed")).into()),
+            outcome => outcome,
+        }
+    }
+
+    /// The kernels take turns where this host has not a processor for each.
+    fn run_once(&self, kernels: &[Kernel], record: &mut Record) -> Result<()> {
         let mut machines: Vec<Prepared> =
             kernels.iter().map(|kernel| self.prepare(*kernel)).collect::<Result<_>>()?;
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -85,14 +109,16 @@ impl Matrix<'_> {
         let mut failed = 0;
         let mut errors = Vec::new();
         for group in machines.chunks_mut(at_once) {
-            let all_ran = run_side_by_side(group);
+            let all_ran = self.run_side_by_side(group);
             for (machine, ran) in group.iter().zip(all_ran) {
                 let name = machine.booted.name();
                 let said = String::from_utf8_lossy(&ran.said);
                 failed += take_over(&said, name, &machine.suites, record);
                 match ran.outcome {
                     Ok(Done { exit_code: None, .. }) => bail!("interrupted"),
-                    Ok(_) => println!("Linux {name}: standard error of its tests: {}", out(name).display()),
+                    Ok(_) => {
+                        println!("Linux {name}: standard error of its tests: {}", self.out(name).display())
+                    }
                     Err(error) => errors.push(format!("{error:#}")),
                 }
             }
@@ -105,7 +131,41 @@ impl Matrix<'_> {
     }
 
     fn suites(&self, kernel: Kernel) -> Vec<Suite> {
-        matrix::chosen(kernel.name, self.is_quick, self.filter)
+        let mut suites = matrix::chosen(kernel.name, self.is_quick, self.filter);
+        if !self.repeats.is_empty() {
+            let is_repeated = |suite: &Suite| {
+                self.repeats.iter().any(|test| test.starts_with(&suite.full_name(kernel.name)))
+            };
+            suites.retain(is_repeated);
+        }
+        suites
+    }
+
+    /// Where files of the tests on one kernel are brought back to.
+    fn out(&self, kernel: &str) -> PathBuf {
+        let folder = if self.repeats.is_empty() { "test" } else { "test-again" };
+        session::folder().join(folder).join(kernel)
+    }
+
+    /// Each on a thread of its own; in their order.
+    fn run_side_by_side(&self, machines: &mut [Prepared]) -> Vec<Ran> {
+        thread::scope(|scope| {
+            let start = |machine| scope.spawn(move || self.run_one(machine));
+            let threads: Vec<_> = machines.iter_mut().map(start).collect();
+            let panicked =
+                |_| Ran { said: Vec::new(), outcome: Err(anyhow!("the machine's thread panicked")) };
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        })
+    }
+
+    fn run_one(&self, machine: &mut Prepared) -> Ran {
+        let mut voice = Voice::of(machine.booted.name());
+        let hardware = hardware();
+        let job = Job::Script(std::mem::take(&mut machine.script));
+        let out = self.out(machine.booted.name());
+        let outcome = Session::new(&machine.booted, &hardware)
+            .and_then(|session| session.run(&mut machine.image, &job, &out, &mut voice));
+        Ran { said: voice.said, outcome }
     }
 
     fn prepare(&self, kernel: Kernel) -> Result<Prepared> {
@@ -122,7 +182,7 @@ impl Matrix<'_> {
             println!("there is no offcputime to compare with: {error:#}");
         }
         let script = self.script(&suites, &mut image)?;
-        let out = out(kernel.name);
+        let out = self.out(kernel.name);
         if out.exists() {
             fs::remove_dir_all(&out).with_context(|| format!("cannot delete {}", out.display()))?;
         }
@@ -163,31 +223,6 @@ impl Matrix<'_> {
         }
         Ok(text)
     }
-}
-
-/// Where files of the tests on one kernel are brought back to.
-fn out(kernel: &str) -> PathBuf {
-    session::folder().join("test").join(kernel)
-}
-
-/// Each on a thread of its own; in their order.
-fn run_side_by_side(machines: &mut [Prepared]) -> Vec<Ran> {
-    thread::scope(|scope| {
-        let threads: Vec<_> =
-            machines.iter_mut().map(|machine| scope.spawn(move || run_one(machine))).collect();
-        let panicked = |_| Ran { said: Vec::new(), outcome: Err(anyhow!("the machine's thread panicked")) };
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
-    })
-}
-
-fn run_one(machine: &mut Prepared) -> Ran {
-    let mut voice = Voice::of(machine.booted.name());
-    let hardware = hardware();
-    let job = Job::Script(std::mem::take(&mut machine.script));
-    let out = out(machine.booted.name());
-    let outcome = Session::new(&machine.booted, &hardware)
-        .and_then(|session| session.run(&mut machine.image, &job, &out, &mut voice));
-    Ran { said: voice.said, outcome }
 }
 
 /// The Linux guest of `docs/GUESTS.md`, where tests look for it. Without it they are skipped by name.
