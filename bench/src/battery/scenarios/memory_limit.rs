@@ -4,7 +4,7 @@ use crate::Error;
 use crate::battery::host::cgroup::{Controller, Group};
 use crate::battery::scenario::{BranchOf, Expected, Injection, Place, Scenario, Scene, Subject, lasting};
 
-const LIMIT: &str = "8388608";
+const LIMIT: &str = "3145728";
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
