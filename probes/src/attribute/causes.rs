@@ -28,6 +28,8 @@ pub enum Cause {
     JournalCommit,
     /// Blocks are chosen for a file's data.
     BlockAllocation,
+    /// A file system prepares pages of a file, or their writing, on a CPU.
+    FileSystemWork,
     /// Another thread has the inode.
     InodeLock,
     /// A request, or a tag for one, waits for its turn.
@@ -88,7 +90,7 @@ pub struct Entry {
 const STAGE: Option<&str> = Some("data_path=stage");
 
 /// Every cause, in the order in which equal times are listed.
-pub const CAUSES: [Entry; 29] = [
+pub const CAUSES: [Entry; 30] = [
     entry(
         Cause::DirtyPageCopy,
         "dirty_page_copy",
@@ -150,6 +152,13 @@ pub const CAUSES: [Entry; 29] = [
         "block_allocation",
         "block allocation",
         "preallocate the destination and do not truncate it; or stage in memory",
+        STAGE,
+    ),
+    entry(
+        Cause::FileSystemWork,
+        "file_system_work",
+        "work of the file system",
+        "stage in memory: its pages belong to no file system",
         STAGE,
     ),
     entry(
@@ -633,6 +642,31 @@ pub const BY_FRAME: &[Rule] = &[
         &[],
     ),
     rule(
+        Cause::FileSystemWork,
+        On::Running,
+        Follow::Stop,
+        &[
+            // Of a page that is about to be written to, and after it was.
+            "ext4_da_write_begin",
+            "ext4_da_write_end",
+            "ext4_write_begin",
+            "ext4_write_end",
+            "iomap_write_begin",
+            "iomap_write_end",
+            "iomap_iter",
+            "prepare_one_folio",
+            "btrfs_dirty_folio",
+            // Of pages that are about to go to the device.
+            "ext4_do_writepages",
+            "ext4_writepages",
+            "iomap_writepages",
+            "xfs_vm_writepages",
+            "extent_write_cache_pages",
+            "do_writepages",
+        ],
+        &[],
+    ),
+    rule(
         Cause::PageFaultMinor,
         On::Running,
         Follow::Stop,
@@ -644,6 +678,10 @@ pub const BY_FRAME: &[Rule] = &[
         On::Running,
         Follow::Stop,
         &[
+            // What is copied needs pages, in memory as well.
+            "__filemap_get_folio",
+            "__filemap_get_folio_mpol",
+            "shmem_get_folio_gfp",
             "generic_perform_write",
             "shmem_file_write_iter",
             "ext4_buffered_write_iter",

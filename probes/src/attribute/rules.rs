@@ -261,6 +261,18 @@ mod tests {
             ("vcpu_enter_guest.constprop.0 < kvm_arch_vcpu_ioctl_run < kvm_vcpu_ioctl", Cause::VcpuExit),
             ("ext4_mb_regular_allocator < ext4_mb_new_blocks < ext4_ext_map_blocks", Cause::BlockAllocation),
             (
+                "folio_alloc_noprof < __filemap_get_folio < ext4_da_write_begin < generic_perform_write",
+                Cause::DirtyPageCopy,
+            ),
+            (
+                "mark_buffer_dirty < block_commit_write < ext4_da_write_end < generic_perform_write",
+                Cause::FileSystemWork,
+            ),
+            (
+                "mpage_submit_folio < ext4_do_writepages < do_writepages < file_write_and_wait_range",
+                Cause::FileSystemWork,
+            ),
+            (
                 "__compact_zone < compact_zone_order < try_to_compact_pages < __alloc_pages_direct_compact < \
               __alloc_pages_slowpath.constprop.0 < generic_perform_write",
                 Cause::Reclaim,

@@ -159,10 +159,10 @@ fn a_wait_is_its_stacks_cause_and_the_queue_after_it_is_apart() {
         vec![sample(1, 20, COPY), sample(1, 950, COPY)],
         &[
             "0-60 1 dirty_page_copy",
-            "60-100 1 kernel_work",
+            "60-100 1 file_system_work",
             "100-800 1 writeback_throttle",
             "800-900 1 run_queue",
-            "900-925 1 kernel_work",
+            "900-925 1 file_system_work",
             "925-1000 1 dirty_page_copy",
         ],
     );
