@@ -143,6 +143,8 @@ fn dirty_pages() -> Outcome {
     let written = (PAGES / 2 * PAGE) as u64;
     // Dirty are whole folios, of which a file system may write a part, and then again when another part is dirtied.
     assert!(writer.dirtied_bytes >= written, "{writer:#?}");
-    assert_eq!(writer.classes.iter().map(|class| class.bytes).sum::<u64>(), written, "{writer:#?}");
+    // No page more than once. Most of them: on a busy host the kernel may begin to write back before the sync does.
+    let charged = writer.classes.iter().map(|class| class.bytes).sum::<u64>();
+    assert!(charged <= written && charged >= written / 10 * 9, "{charged} of {written}: {writer:#?}");
     Ok(())
 }
