@@ -4,24 +4,10 @@ use std::mem::offset_of;
 
 use probes_common::{CallEnter, CallExit, FIRST_CALL_KIND, FIRST_DEVICE_KIND, Head, Kind};
 
-use crate::decode::{DecodeError, Fields, ThreadId, UserSide};
+use crate::decode::{DecodeError, Fields, Record, UserSide};
 
-/// One system call entered, or left, by one watched thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallRecord {
-    /// When, in nanoseconds of CLOCK_MONOTONIC.
-    pub time_ns: u64,
-    /// The CPU that wrote it.
-    pub cpu: u32,
-    /// How many records that CPU had tried to write in this lane before.
-    pub sequence: u64,
-    /// The calling thread.
-    pub thread: ThreadId,
-    /// Its process.
-    pub tgid: u32,
-    /// What happened.
-    pub event: CallEvent,
-}
+/// One system call entered, or left, by one watched thread, which is the calling one.
+pub type CallRecord = Record<CallEvent>;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,14 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<CallRecord, DecodeError> {
         kind if kind == Kind::CallExit as u8 => exit(fields)?,
         unknown => return Err(DecodeError::Kind(unknown)),
     };
-    Ok(CallRecord {
-        time_ns: head.time_ns,
-        cpu: head.cpu,
-        sequence: head.sequence,
-        thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
-        tgid: head.tgid,
-        event,
-    })
+    Ok(Record::new(&head, event))
 }
 
 fn enter(fields: Fields<'_>, head: &Head) -> Result<CallEvent, DecodeError> {
@@ -105,7 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::bytes_of_any_kind;
+    use crate::decode::{bytes_of_any_kind, records_of};
 
     /// The bytes that the kernel side writes for `record`.
     fn encode(record: &CallRecord) -> Vec<u8> {
@@ -153,16 +132,7 @@ mod tests {
     }
 
     fn records() -> impl Strategy<Value = CallRecord> {
-        (any::<(u64, u32, u64, u32, u64, u32)>(), events()).prop_map(
-            |((time_ns, cpu, sequence, tid, start_ns, tgid), event)| CallRecord {
-                time_ns,
-                cpu,
-                sequence,
-                thread: ThreadId { tid, start_ns },
-                tgid,
-                event,
-            },
-        )
+        records_of(events())
     }
 
     proptest! {

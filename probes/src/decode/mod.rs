@@ -19,7 +19,7 @@ pub use record::{
     DecodeError, Decoded, Event, Look, Mark, Peer, Record, Stack, ThreadId, UserSample, UserSide, WakeContext,
 };
 #[cfg(test)]
-pub(crate) use tests::bytes_of_any_kind;
+pub(crate) use tests::{bytes_of_any_kind, records_of};
 
 /// Turns bytes into records, and keeps each distinct stack once.
 #[derive(Debug, Default)]
@@ -54,14 +54,7 @@ impl Decoder {
             kind if kind == Kind::Born as u8 => Event::Born { maker: fields.peer()? },
             unknown => return Err(DecodeError::Kind(unknown)),
         };
-        Ok(Decoded::Event(Record {
-            time_ns: head.time_ns,
-            cpu: head.cpu,
-            sequence: head.sequence,
-            thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
-            tgid: head.tgid,
-            event,
-        }))
+        Ok(Decoded::Event(Record::new(&head, event)))
     }
 
     fn look(&mut self, fields: Fields<'_>, head: &Head) -> Result<Look, DecodeError> {

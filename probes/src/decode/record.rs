@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use probes_common::UserRegisters;
+use probes_common::{Head, UserRegisters};
 use thiserror::Error;
 
 use crate::comm::Comm;
@@ -38,21 +38,35 @@ pub struct ThreadId {
     pub start_ns: u64,
 }
 
-/// One event of one watched thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+/// One event of one thread: of a watched one, where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<E = Event> {
     /// When, in nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
     /// The CPU that wrote it.
     pub cpu: u32,
-    /// How many records that CPU had tried to write before.
+    /// How many records that CPU had tried to write in the event's lane before.
     pub sequence: u64,
     /// The thread it is about.
     pub thread: ThreadId,
     /// That thread's process.
     pub tgid: u32,
     /// What happened.
-    pub event: Event,
+    pub event: E,
+}
+
+impl<E> Record<E> {
+    /// What happened, with when and to whom.
+    pub(crate) const fn new(head: &Head, event: E) -> Self {
+        Self {
+            time_ns: head.time_ns,
+            cpu: head.cpu,
+            sequence: head.sequence,
+            thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
+            tgid: head.tgid,
+            event,
+        }
+    }
 }
 
 /// What happened to a thread.

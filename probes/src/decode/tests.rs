@@ -129,8 +129,11 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn records() -> impl Strategy<Value = Record> {
-    (any::<(u64, u32, u64, u32, u64, u32)>(), events()).prop_map(
+/// Records of these events, whoever they are of.
+pub(crate) fn records_of<E: std::fmt::Debug>(
+    events: impl Strategy<Value = E>,
+) -> impl Strategy<Value = Record<E>> {
+    (any::<(u64, u32, u64, u32, u64, u32)>(), events).prop_map(
         |((time_ns, cpu, sequence, tid, start_ns, tgid), event)| Record {
             time_ns,
             cpu,
@@ -140,6 +143,10 @@ fn records() -> impl Strategy<Value = Record> {
             event,
         },
     )
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    records_of(events())
 }
 
 proptest! {

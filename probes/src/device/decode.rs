@@ -8,24 +8,11 @@ use probes_common::{
 };
 
 use crate::comm::Comm;
-use crate::decode::{DecodeError, Fields, ThreadId};
+use crate::decode::{DecodeError, Fields, Record};
 
-/// One event on the way between a process and a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceRecord {
-    /// When, in nanoseconds of CLOCK_MONOTONIC.
-    pub time_ns: u64,
-    /// The CPU that wrote it.
-    pub cpu: u32,
-    /// How many records that CPU had tried to write in this lane before; holes may be filled later.
-    pub sequence: u64,
-    /// The thread that was current; chance where the event comes in an interrupt.
-    pub thread: ThreadId,
-    /// Its process.
-    pub tgid: u32,
-    /// What happened.
-    pub event: DeviceEvent,
-}
+/// One event on the way between a process and a disk. The thread is the one that was current: chance where the event
+/// comes in an interrupt. Holes in the sequence may be filled later.
+pub type DeviceRecord = Record<DeviceEvent>;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +113,7 @@ pub fn decode(bytes: &[u8]) -> Result<DeviceRecord, DecodeError> {
         Some(stage) => DeviceEvent::Request(stage, body.request()?),
         None => other(head.kind, body)?,
     };
-    Ok(DeviceRecord {
-        time_ns: head.time_ns,
-        cpu: head.cpu,
-        sequence: head.sequence,
-        thread: ThreadId { tid: head.tid, start_ns: head.start_ns },
-        tgid: head.tgid,
-        event,
-    })
+    Ok(Record::new(&head, event))
 }
 
 fn other(kind: u8, body: Body<'_>) -> Result<DeviceEvent, DecodeError> {
@@ -321,7 +301,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::bytes_of_any_kind;
+    use crate::decode::{ThreadId, bytes_of_any_kind, records_of};
 
     /// The bytes of a body of ours: `repr(C)` without padding.
     fn bytes_of<T: Copy>(body: &T) -> Vec<u8> {
@@ -520,16 +500,7 @@ mod tests {
     }
 
     fn records() -> impl Strategy<Value = DeviceRecord> {
-        (any::<(u64, u32, u64, u32, u64, u32)>(), events()).prop_map(
-            |((time_ns, cpu, sequence, tid, start_ns, tgid), event)| DeviceRecord {
-                time_ns,
-                cpu,
-                sequence,
-                thread: ThreadId { tid, start_ns },
-                tgid,
-                event,
-            },
-        )
+        records_of(events())
     }
 
     proptest! {
