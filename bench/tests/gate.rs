@@ -151,7 +151,10 @@ fn bad_files() -> Outcome {
     };
     check(&format!("{header}\n1,1,NaN,1,1\n"), "line 2, column 'pause_ms': 'NaN' is not")?;
     check(&format!("{header}\n1,1,0,1,1\n"), "line 2, column 'pause_ms': '0' is not")?;
-    check(&format!("{header}\n1,1,3,1\n"), "line 2: 4 fields, and the header has 5")?;
+    check(
+        &format!("{header}\n1,1,3,1\n"),
+        "line 2, column 'diff_physical_bytes': it is missing: 4 fields, and the header has 5",
+    )?;
     check("trial,pause_ms\n", "line 1, column 'branch_idx': it is missing")?;
     check(
         &format!("{header},machine\n1,1,3,1,1,x\n1,2,3,1,1,y\n"),
@@ -159,7 +162,7 @@ fn bad_files() -> Outcome {
     )?;
     let cut = fs::read_to_string(&good)?;
     let cut = cut.trim_end().rsplit_once('\n').ok_or("one line")?.0;
-    check(cut, "line 48, column 'branch_idx': trial 12 of pauses ends with 3 BRANCHes")?;
+    check(cut, "line 48, column 'branch_idx': trial 12 of pauses has BRANCH 1 to 3, others have 1 to 4")?;
     let missing = folder.gate(&good, &folder.path("missing.csv"), "out", &[])?;
     expect_code(&missing, 2);
     Ok(())
@@ -199,7 +202,22 @@ fn too_few_blocks() -> Outcome {
     );
     let measured = gate().args(["--b-data-path", "naive", "--blocks", "6"]).output()?;
     expect_code(&measured, 2);
-    assert_eq!(said(&measured), "forkd-bench: 6 blocks cannot reach p < 0.01: take 8 or more");
+    assert_eq!(said(&measured), "forkd-bench: 6 blocks cannot reach p < 0.01: take 8 or more (--blocks 8)");
+    let cells = ["--b-data-path", "naive", "--cell", "stage@tmpfs,direct@tmpfs,uring@tmpfs,fallocate@tmpfs"];
+    let several = gate().args(cells).args(["--blocks", "8"]).output()?;
+    expect_code(&several, 2);
+    assert!(
+        said(&several).ends_with("split over 4 cells: take 9 or more (--blocks 9)"),
+        "{}",
+        said(&several)
+    );
+    let looks = gate().args(["--b-data-path", "naive", "--alpha", "0.001"]).output()?;
+    expect_code(&looks, 2);
+    assert_eq!(
+        said(&looks),
+        "forkd-bench: 10 blocks at the first look cannot reach p < 0.00033, which is 0.001 split over 3 looks: take 10 or \
+         more at one look (--blocks 10)"
+    );
     expect_code(&gate().output()?, 2);
     Ok(())
 }

@@ -7,7 +7,7 @@ use bench::gate::{
     self, ArmRequest, Disturbance, FilesRequest, Inconclusive, MeasureRequest, Rule, Source, compare_files,
 };
 use bench::interrupt::Interrupt;
-use bench::judge::Plan;
+use bench::judge::{Plan, PlanError};
 use bench::sweep::{DRAIN_LIMIT, Settings};
 use bench::{Error, work};
 use clap::{Args, value_parser};
@@ -103,60 +103,61 @@ struct Measured {
     b_args: Option<String>,
 
     /// Data path and root to measure, as DATA_PATH@ROOT; several are judged together, with Holm's correction
-    #[arg(long, value_delimiter = ',', default_value = "stage@ext4-loop")]
+    #[arg(long, value_delimiter = ',', default_value = "stage@ext4-loop", conflicts_with = "baseline")]
     cell: Vec<Place>,
 
     /// Take exactly so many blocks, and look once; else looks at 10, 20 and 30 blocks with the error split, where a
     /// regression ends it at any, and a pass from 20 on
-    #[arg(long, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_parser = value_parser!(u32).range(1..=1000), conflicts_with = "baseline")]
     blocks: Option<u32>,
 
     /// Consecutive BRANCHes of each sweep
-    #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=1000), conflicts_with = "baseline")]
     branches: u32,
 
     /// Milliseconds between dirtying the pages and the BRANCH
-    #[arg(long, default_value_t = 3000, value_parser = value_parser!(u64).range(0..=3_600_000))]
+    #[arg(long, default_value_t = 3000, value_parser = value_parser!(u64).range(0..=3_600_000), conflicts_with = "baseline")]
     gap_ms: u64,
 
     /// Pages of 4 KiB that the guest dirties before each BRANCH
-    #[arg(long, default_value_t = 4096, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 4096, value_parser = value_parser!(u64).range(1..), conflicts_with = "baseline")]
     dirty_pages: u64,
 
     /// Guest memory in MiB
-    #[arg(long, default_value_t = 512, value_parser = value_parser!(u32).range(16..=65536))]
+    #[arg(long, default_value_t = 512, value_parser = value_parser!(u32).range(16..=65536), conflicts_with = "baseline")]
     mem_mib: u32,
 
     /// Have each BRANCH's answer wait until its snapshot is on disk
-    #[arg(long)]
+    #[arg(long, conflicts_with = "baseline")]
     durable: bool,
 
     /// A short measurement: 10 blocks of 6 BRANCHes 200 ms apart, of a guest of 128 MiB that dirties 8 MiB
-    #[arg(long, conflicts_with_all = ["branches", "gap_ms", "dirty_pages", "mem_mib"])]
+    #[arg(long, conflicts_with_all = ["baseline", "branches", "gap_ms", "dirty_pages", "mem_mib"])]
     quick: bool,
 
     /// Keep each pause of the candidate going for so many microseconds longer, to see whether the gate finds it
-    #[arg(long, value_name = "US", conflicts_with_all = ["b_slow_disk", "b_load"])]
+    #[arg(long, value_name = "US", conflicts_with_all = ["baseline", "b_slow_disk", "b_load"])]
     b_pause_delay: Option<u64>,
 
     /// Let the disk below the candidate's snapshots take so many MB a second (cgroup v1), to see the same
-    #[arg(long, value_name = "MB_S", value_parser = value_parser!(u64).range(1..), conflicts_with = "b_load")]
+    #[arg(long, value_name = "MB_S", value_parser = value_parser!(u64).range(1..), conflicts_with_all = ["baseline", "b_load"])]
     b_slow_disk: Option<u64>,
 
     /// Run so many busy processes beside the candidate alone: the gate must not call that a regression
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64), conflicts_with = "baseline")]
     b_load: Option<u32>,
 
     /// After a regression do not record where the candidate waits longer
-    #[arg(long)]
+    #[arg(long, conflicts_with = "baseline")]
     no_stacks: bool,
 
     /// The Firecracker to run; else the one on PATH
+    // No conflict with files: a variable of the environment would be one too.
     #[arg(long, value_name = "PATH", env = "FORKD_FIRECRACKER")]
     firecracker: Option<PathBuf>,
 
     /// Folder for programs, mounts, images and sockets while it runs
-    #[arg(long, value_name = "DIR", default_value = work::DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = work::DEFAULT, conflicts_with = "baseline")]
     work_dir: PathBuf,
 }
 
@@ -232,12 +233,16 @@ impl Measured {
     }
 
     fn plan(&self, alpha: f64) -> Result<Plan, Error> {
+        let cells = self.settings(0).cells.len();
         let plan = match (self.blocks, self.quick) {
-            (Some(blocks), _) => Plan::once(alpha, blocks as usize),
-            (None, true) => Plan::once(alpha, gate::QUICK_BLOCKS),
-            (None, false) => Plan::new(alpha, vec![10, 20, 30], 20),
+            (Some(blocks), _) => Plan::once(alpha, blocks as usize, cells),
+            (None, true) => Plan::once(alpha, gate::QUICK_BLOCKS, cells),
+            (None, false) => Plan::new(alpha, vec![10, 20, 30], 20, cells),
         };
-        plan.map_err(|error| Error::Usage(error.to_string()))
+        plan.map_err(|error| match error {
+            PlanError::TooFew(few) => Error::Usage(format!("{few} (--blocks {})", few.least)),
+            error => Error::Usage(error.to_string()),
+        })
     }
 
     fn settings(&self, seed: u64) -> Settings {
@@ -279,5 +284,23 @@ mod tests {
         assert!(parses("forkd-bench gate --a-rev main --b-rev HEAD --quick"));
         assert!(!parses("forkd-bench gate --quick --branches 3"));
         assert!(!parses("forkd-bench gate --baseline a.csv --candidate b.csv --limit-ms 0"));
+        for measuring in [
+            "--quick",
+            "--blocks 10",
+            "--branches 3",
+            "--gap-ms 1",
+            "--dirty-pages 1",
+            "--mem-mib 64",
+            "--durable",
+            "--cell naive@tmpfs",
+            "--b-load 1",
+            "--b-slow-disk 1",
+            "--b-pause-delay 1",
+            "--no-stacks",
+            "--work-dir x",
+        ] {
+            let line = format!("forkd-bench gate --baseline a.csv --candidate b.csv {measuring}");
+            assert!(!parses(&line), "{measuring} has no meaning there");
+        }
     }
 }

@@ -27,6 +27,10 @@ pub struct PowerArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
+    /// Resample blocks together that were measured on different machines or kernels
+    #[arg(long)]
+    force: bool,
+
     /// Folder for power.json, power.md and the runs; runs that are there are kept
     #[arg(long, value_name = "DIR", default_value = "forkd-power")]
     out: PathBuf,
@@ -53,6 +57,7 @@ impl PowerArgs {
             only: self.only,
             resamples: self.resamples,
             seed: self.seed,
+            force: self.force,
             out: self.out,
             work_dir: self.work_dir,
         })

@@ -19,13 +19,17 @@ pub const HOST: [&str; 5] = [
     "host_dirty_mib",
     "host_free_mib",
 ];
+/// What a sweep's own guard says of each BRANCH, where [`HOST`] is not there.
+const GUARD: [&str; 3] = ["steal_pct", "pending_kib", "guard"];
+/// The guard's word for a file system with too little space.
+const GUARD_SPACE: &str = "space";
 /// Columns of parts begin so.
 pub(super) const PART_PREFIXES: [(&str, &str); 2] = [("phase_", "phase"), ("cause_", "cause")];
 /// The cell of files that name none.
 const NO_CELL: &str = "pauses";
 
-/// A column of [`CONDITIONS`], and what it says.
-pub(super) type Condition = (&'static str, String);
+/// A column of conditions, and what it says.
+pub type Condition = (&'static str, String);
 
 /// Where each column stands.
 pub(super) struct Layout<'a> {
@@ -38,9 +42,14 @@ impl<'a> Layout<'a> {
         let has = |column: &str| header.iter().any(|name| name == column);
         if let Some(missing) = REQUIRED.iter().find(|column| !has(column)) {
             let found = header.iter().collect::<Vec<_>>().join(", ");
-            return Err(Error::Usage(format!(
+            return Err(refused(format_args!(
                 "{file}, line 1, column '{missing}': it is missing; the header has {found}"
             )));
+        }
+        let mut names = header.iter().enumerate();
+        if let Some((_, twice)) = names.find(|(at, name)| header.iter().take(*at).any(|other| other == *name))
+        {
+            return Err(refused(format_args!("{file}, line 1, column '{twice}': it is there twice")));
         }
         let parts = header.iter().enumerate();
         let parts = parts.filter_map(|(at, column)| Some((part_of_column(column)?, at))).collect();
@@ -132,28 +141,75 @@ impl Row<'_> {
         parts.map(|(_, at)| self.whole(&self.layout.header[*at]).map(|ns| ns as f64 / 1e6)).collect()
     }
 
+    /// What the host did, as far as the row says: by the columns of a gate, else by those of a sweep's guard.
     pub fn host(&self) -> Result<Option<Host>, Error> {
-        if HOST.iter().any(|column| self.text(column).is_none()) {
-            return Ok(None);
+        let has = |column: &&str| self.text(column).is_some();
+        if HOST.iter().all(has) {
+            return self.host_of_gate().map(Some);
         }
-        let figure = |column| self.milliseconds(column, |figure| figure >= 0.0, "a number, 0 or more");
+        if GUARD.iter().any(has) {
+            return self.host_of_guard().map(Some);
+        }
+        Ok(None)
+    }
+
+    fn host_of_gate(&self) -> Result<Host, Error> {
         let [steal, cpu, written, dirty, free] = HOST;
-        Ok(Some(Host {
-            steal_share: figure(steal)?,
-            foreign_cpu_share: figure(cpu)?,
-            foreign_written_mib_s: figure(written)?,
-            dirty_mib: figure(dirty)?,
-            free_mib: figure(free)?,
-        }))
+        Ok(Host {
+            steal_share: Some(self.figure(steal)?),
+            foreign_cpu_share: Some(self.figure(cpu)?),
+            foreign_written_mib_s: Some(self.figure(written)?),
+            dirty_mib: Some(self.figure(dirty)?),
+            free_mib: Some(self.figure(free)?),
+            space_was_low: false,
+        })
+    }
+
+    fn host_of_guard(&self) -> Result<Host, Error> {
+        let [steal, pending, guard] = GUARD;
+        let known = |column| self.text(column).map(|_| self.figure(column)).transpose();
+        let mut trips = self.text(guard).unwrap_or_default().split('+');
+        Ok(Host {
+            steal_share: known(steal)?.map(|percent| percent / 100.0),
+            dirty_mib: known(pending)?.map(|kib| kib / 1024.0),
+            space_was_low: trips.any(|trip| trip == GUARD_SPACE),
+            ..Host::default()
+        })
+    }
+
+    fn figure(&self, column: &str) -> Result<f64, Error> {
+        self.milliseconds(column, |figure| figure >= 0.0, "a number, 0 or more")
     }
 
     pub fn refuse(&self, column: &str, wanted: &str) -> Error {
         let (file, line, value) = (self.file, self.line, self.text(column).unwrap_or_default());
-        Error::Usage(format!("{file}, line {line}, column '{column}': '{value}' is not {wanted}"))
+        refused(format_args!("{file}, line {line}, column '{column}': '{value}' is not {wanted}"))
     }
 
     fn parse<T: FromStr>(&self, column: &str, wanted: &str, fits: impl Fn(&T) -> bool) -> Result<T, Error> {
         let text = self.text(column).unwrap_or_default();
         text.parse().ok().filter(fits).ok_or_else(|| self.refuse(column, wanted))
     }
+}
+
+/// A file that cannot be judged, in one line: what a file holds may not write to the terminal as it likes.
+pub(super) fn refused(why: impl std::fmt::Display) -> Error {
+    let one_line = why.to_string().chars().fold(String::new(), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    });
+    Error::Usage(one_line)
+}
+
+/// `1 to 4, 6`: ascending numbers, for people.
+pub(super) fn ranges(numbers: &[u32]) -> String {
+    let parts = numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next)).map(|part| match part {
+        [first, .., last] => format!("{first} to {last}"),
+        part => part.first().map_or_else(String::new, u32::to_string),
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }

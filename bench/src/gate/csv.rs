@@ -69,9 +69,9 @@ fn cause_names(sweeps: &[Taken]) -> BTreeSet<&String> {
 }
 
 fn host_fields(host: Host) -> [String; HOST.len()] {
-    let Host { steal_share, foreign_cpu_share, foreign_written_mib_s, dirty_mib, free_mib } = host;
+    let Host { steal_share, foreign_cpu_share, foreign_written_mib_s, dirty_mib, free_mib, .. } = host;
     [steal_share, foreign_cpu_share, foreign_written_mib_s, dirty_mib, free_mib]
-        .map(|figure| format!("{figure:.4}"))
+        .map(|figure| figure.map_or_else(String::new, |figure| format!("{figure:.4}")))
 }
 
 fn refused(error: impl ToString) -> Error {
@@ -102,8 +102,14 @@ mod tests {
             start_unix_ms: u64::from(trial * 10 + branch_idx),
             circumstances: reports::sweep::Circumstances::default(),
         };
-        let host =
-            |trial: u32| Host { steal_share: 0.25 / f64::from(trial), free_mib: 7.0, ..Host::default() };
+        let host = |trial: u32| Host {
+            steal_share: Some(0.25 / f64::from(trial)),
+            foreign_cpu_share: Some(0.0),
+            foreign_written_mib_s: Some(0.0),
+            dirty_mib: Some(0.0),
+            free_mib: Some(7.0),
+            space_was_low: false,
+        };
         let causes = |ns| Causes::from([("wbt".to_owned(), ns)]);
         let taken = |trial| Taken {
             samples: vec![sample(trial, 1), sample(trial, 2)],

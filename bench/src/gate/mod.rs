@@ -27,6 +27,7 @@ mod stacks;
 mod why;
 
 pub use arms::{ArmRequest, Source};
+pub use columns::Condition;
 pub use compare::{CellVerdict, Rule, blocks, blocks_so_far, files};
 pub use disturb::Disturbance;
 pub use document::{Arm, Document, Inconclusive, SCHEMA, Terms};
@@ -52,7 +53,7 @@ pub struct FilesRequest {
 /// Compares two files and writes the result; gives the exit code.
 pub fn compare_files(request: &FilesRequest) -> Result<u8, Error> {
     let started_unix_ms = unix_ms();
-    let (a, b) = (read(&request.baseline)?, read(&request.candidate)?);
+    let (a, b) = (read_side(&request.baseline)?, read_side(&request.candidate)?);
     let cells = files(&a, &b, &request.rule)?;
     output::prepare(&request.out)?;
     let document = Document {
@@ -84,7 +85,7 @@ fn arm(side: &Side) -> Arm {
 }
 
 /// Reads a side; what it does not say of its machine is taken from a `run.json` beside it.
-fn read(path: &Path) -> Result<Side, Error> {
+pub fn read_side(path: &Path) -> Result<Side, Error> {
     let file = std::fs::File::open(path)
         .map_err(|error| Error::Usage(format!("cannot open {}: {error}", path.display())))?;
     let mut side = Side::read(&path.display().to_string(), std::io::BufReader::new(file))?;

@@ -5,7 +5,7 @@ use std::io;
 use crate::Error;
 use crate::judge::Host;
 
-use super::columns::{Condition, Layout, PART_PREFIXES, Row};
+use super::columns::{Condition, Layout, PART_PREFIXES, Row, ranges, refused};
 
 /// A stretch of a BRANCH that its time was divided into: a phase, or a cause that an attribution named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Trial {
     pub ended_unix_ms: Option<u64>,
     /// What the host did meanwhile, where that is known.
     pub host: Option<Host>,
+    /// The stolen share of each BRANCH, where a row says it: the sweep's is their mean.
+    steal_shares: Vec<f64>,
     /// Line of its last row.
     line: u64,
 }
@@ -46,6 +48,8 @@ pub struct SideCell {
     pub conditions: Vec<Condition>,
     /// In the order of their numbers.
     pub trials: Vec<Trial>,
+    /// Line of its first row.
+    pub line: u64,
 }
 
 /// One side.
@@ -68,11 +72,12 @@ impl Side {
     /// refused with its file, line and column.
     pub fn read(file: &str, input: impl io::Read) -> Result<Self, Error> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-        let header = reader.headers().map_err(|error| broken(file, &error))?.clone();
+        let none = csv::StringRecord::new();
+        let header = reader.headers().map_err(|error| broken(file, &none, &error))?.clone();
         let layout = Layout::of(file, &header)?;
         let mut side = Self { file: file.to_owned(), parts: layout.parts(), ..Self::default() };
         for record in reader.records() {
-            let record = record.map_err(|error| broken(file, &error))?;
+            let record = record.map_err(|error| broken(file, &header, &error))?;
             let line = record.position().map_or(0, csv::Position::line);
             side.add(&layout.row(file, line, &record)?)?;
         }
@@ -87,7 +92,8 @@ impl Side {
         let at = self.cells.iter().position(|cell| cell.name == name);
         let at = at.unwrap_or_else(|| {
             let conditions = row.conditions();
-            self.cells.push(SideCell { name: name.to_owned(), conditions, trials: Vec::new() });
+            let (name, line) = (name.to_owned(), row.line);
+            self.cells.push(SideCell { name, conditions, trials: Vec::new(), line });
             self.cells.len() - 1
         });
         let cell = &mut self.cells[at];
@@ -104,22 +110,19 @@ impl Side {
     /// Every trial of a cell must have the same BRANCHes: one that was cut short would be compared with less.
     fn check_whole(&mut self) -> Result<(), Error> {
         if self.cells.is_empty() {
-            return Err(Error::Usage(format!("{}, line 2: no BRANCH: is it a sweep's CSV?", self.file)));
+            let file = &self.file;
+            return Err(refused(format_args!("{file}, line 2: no BRANCH: is it a sweep's CSV?")));
         }
         for cell in &mut self.cells {
             cell.trials.sort_by_key(|trial| trial.number);
             let whole = cell.trials.iter().map(|trial| &trial.indices).max_by_key(|indices| indices.len());
             let Some(whole) = whole else { continue };
             if let Some(trial) = cell.trials.iter().find(|trial| &trial.indices != whole) {
-                return Err(Error::Usage(format!(
-                    "{}, line {}, column 'branch_idx': trial {} of {} ends with {} BRANCHes, others have {}: was it cut \
-                     short?",
-                    self.file,
-                    trial.line,
-                    trial.number,
-                    cell.name,
-                    trial.indices.len(),
-                    whole.len()
+                let (file, line, number, cell) = (&self.file, trial.line, trial.number, &cell.name);
+                let (has, others) = (ranges(&trial.indices), ranges(whole));
+                return Err(refused(format_args!(
+                    "{file}, line {line}, column 'branch_idx': trial {number} of {cell} has BRANCH {has}, others have \
+                     {others}: was it cut short?"
                 )));
             }
         }
@@ -144,22 +147,36 @@ impl Trial {
             self.began_unix_ms = Some(self.began_unix_ms.map_or(start, |began| began.min(start)));
             self.ended_unix_ms = Some(self.ended_unix_ms.map_or(start, |ended| ended.max(start)));
         }
-        self.host = row.host()?;
+        if let Some(host) = row.host()? {
+            self.add_host(host);
+        }
         self.line = row.line;
         Ok(())
     }
+
+    /// A gate repeats what the host did during the sweep in each row. A sweep says it of each BRANCH: the stolen share is
+    /// the mean over them, and what one of them lacked the sweep lacked.
+    fn add_host(&mut self, host: Host) {
+        self.steal_shares.extend(host.steal_share);
+        let count = self.steal_shares.len() as f64;
+        let steal_share = (count > 0.0).then(|| self.steal_shares.iter().sum::<f64>() / count);
+        let space_was_low = host.space_was_low || self.host.is_some_and(|host| host.space_was_low);
+        let dirty_mib = host.dirty_mib.into_iter().chain(self.host.and_then(|host| host.dirty_mib));
+        let dirty_mib = dirty_mib.max_by(f64::total_cmp);
+        self.host = Some(Host { steal_share, space_was_low, dirty_mib, ..host });
+    }
 }
 
-fn broken(file: &str, error: &csv::Error) -> Error {
-    Error::Usage(match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
-            let line = pos.as_ref().map_or(0, csv::Position::line);
-            format!(
-                "{file}, line {line}: {len} fields, and the header has {expected_len}: was the file cut short?"
-            )
-        }
-        _ => format!("{file}: {error}"),
-    })
+fn broken(file: &str, header: &csv::StringRecord, error: &csv::Error) -> Error {
+    let csv::ErrorKind::UnequalLengths { pos, expected_len, len } = error.kind() else {
+        return refused(format_args!("{file}: {error}"));
+    };
+    let line = pos.as_ref().map_or(0, csv::Position::line);
+    let missing = usize::try_from(*len).ok().and_then(|len| header.get(len));
+    let column = missing.map_or_else(String::new, |column| format!(", column '{column}': it is missing"));
+    refused(format_args!(
+        "{file}, line {line}{column}: {len} fields, and the header has {expected_len}: was the file cut short?"
+    ))
 }
 
 /// The part that a column holds, if it holds one.
@@ -172,7 +189,7 @@ pub(super) fn part_of_column(column: &str) -> Option<Part> {
 
 #[cfg(test)]
 mod tests {
-    use super::Side;
+    use super::{Host, Side};
 
     const FIVE: &str = "trial,branch_idx,pause_ms,diff_ms,diff_physical_bytes\n";
 
@@ -207,7 +224,16 @@ mod tests {
         check(FIVE, "a.csv, line 2: no BRANCH: is it a sweep's CSV?");
         check(
             &format!("{FIVE}1,1,5,4\n"),
-            "a.csv, line 2: 4 fields, and the header has 5: was the file cut short?",
+            "a.csv, line 2, column 'diff_physical_bytes': it is missing: 4 fields, and the header has 5: was the file cut \
+             short?",
+        );
+        check(
+            &format!("{FIVE}1,1,5,4,0,9\n"),
+            "a.csv, line 2: 6 fields, and the header has 5: was the file cut short?",
+        );
+        check(
+            &format!("{},pause_ms\n1,1,5,4,0,5\n", FIVE.trim_end()),
+            "a.csv, line 1, column 'pause_ms': it is there twice",
         );
         check(
             &format!("{FIVE}1,1,5,4,0\n1,1,5,4,0\n"),
@@ -215,8 +241,46 @@ mod tests {
         );
         check(
             &format!("{FIVE}1,1,5,4,0\n1,2,5,4,0\n2,1,5,4,0\n"),
-            "a.csv, line 4, column 'branch_idx': trial 2 of pauses ends with 1 BRANCHes, others have 2: was it cut short?",
+            "a.csv, line 4, column 'branch_idx': trial 2 of pauses has BRANCH 1, others have 1 to 2: was it cut short?",
         );
+        check(
+            &format!("{FIVE}1,1,5,4,0\n1,2,5,4,0\n2,1,5,4,0\n2,3,5,4,0\n"),
+            "a.csv, line 3, column 'branch_idx': trial 1 of pauses has BRANCH 1 to 2, others have 1, 3: was it cut short?",
+        );
+    }
+
+    #[test]
+    fn what_a_file_holds_cannot_reach_the_terminal_as_it_is() {
+        check(
+            &format!("{FIVE}1,1,\"\u{1b}[2J\n5\",4,0\n"),
+            "a.csv, line 2, column 'pause_ms': '\\u{1b}[2J\\n5' is not a number of milliseconds above 0",
+        );
+    }
+
+    /// The host of the first trial, of rows with these columns beside the five.
+    fn host(columns: &str, rows: [&str; 2]) -> Option<Host> {
+        let header = FIVE.trim_end();
+        let csv = format!("{header},{columns}\n1,1,5,4,0,{}\n1,2,5,4,0,{}\n", rows[0], rows[1]);
+        Side::read("a.csv", csv.as_bytes()).unwrap().cells[0].trials[0].host
+    }
+
+    #[test]
+    fn a_sweep_s_own_guard_tells_of_the_host() {
+        let found = host("steal_pct,pending_kib,guard", ["10.0,2048,", "30.0,2048,steal+space"]);
+        let expected =
+            Host { steal_share: Some(0.2), dirty_mib: Some(2.0), space_was_low: true, ..Host::default() };
+        assert_eq!(found, Some(expected));
+        assert!(host("pending_kib", ["90000,", "90000,"].map(|row| &row[..5])).unwrap().unfit().is_some());
+        assert!(host("guard", ["space", ""]).unwrap().space_was_low);
+        assert_eq!(host("cell", ["x", "x"]), None);
+    }
+
+    #[test]
+    fn the_gate_s_columns_go_before_the_guard_s() {
+        let columns = "steal_pct,host_steal_share,host_foreign_cpu_share,host_foreign_written_mib_s,host_dirty_mib,\
+                       host_free_mib";
+        let found = host(columns, ["90,0.5,0,0,3,4"; 2]).unwrap();
+        assert_eq!((found.steal_share, found.dirty_mib, found.free_mib), (Some(0.5), Some(3.0), Some(4.0)));
     }
 
     #[test]

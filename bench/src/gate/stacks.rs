@@ -34,7 +34,15 @@ pub fn grown(a: &OffCpu, b: &OffCpu) -> Vec<GrownStack> {
     grown
 }
 
-/// Milliseconds a pause of the thread that writes the snapshot; the vCPU stands still by command.
+/// The report with the waits of the thread that writes the snapshot alone: the vCPU stands still by command, for as long
+/// as that thread takes.
+pub fn of_main_thread(report: &OffCpu) -> OffCpu {
+    let mut report = report.clone();
+    report.stacks.retain(|stack| stack.tid == report.pid);
+    report
+}
+
+/// Milliseconds a pause of the same thread.
 fn by_kernel_stack(report: &OffCpu) -> BTreeMap<&[String], f64> {
     let pauses = f64::from(report.windows.max(1));
     let mut sums = BTreeMap::new();
@@ -47,7 +55,7 @@ fn by_kernel_stack(report: &OffCpu) -> BTreeMap<&[String], f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::grown;
+    use super::{grown, of_main_thread};
     use reports::offcpu::OffCpu;
 
     fn report(windows: u32, stacks: &[(u32, &str, u64)]) -> OffCpu {
@@ -67,6 +75,8 @@ mod tests {
         let a = report(2, &[(7, "wbt_wait", 4), (7, "jbd2_log_wait_commit", 2)]);
         let b = report(4, &[(7, "wbt_wait", 40), (7, "jbd2_log_wait_commit", 4), (8, "kvm_vcpu_block", 900)]);
         let grown = grown(&a, &b);
+        let drawn = of_main_thread(&b);
+        assert_eq!(drawn.stacks.iter().map(|stack| stack.tid).collect::<Vec<_>>(), [7, 7]);
         assert_eq!(grown.len(), 1);
         assert_eq!((grown[0].kernel[0].as_str(), grown[0].a_ms, grown[0].b_ms), ("wbt_wait", 2.0, 10.0));
     }

@@ -11,7 +11,7 @@ use crate::sweep::Pauses;
 use crate::{Error, files};
 
 use super::measure::Session;
-use super::stacks::{GrownStack, grown};
+use super::stacks::{GrownStack, grown, of_main_thread};
 
 const PICTURE: &str = "offcpu-difference.svg";
 const REPORTS: [&str; 2] = ["offcpu-a.json", "offcpu-b.json"];
@@ -63,7 +63,8 @@ fn write(
         written.push(files::write(out, name, &json)?);
     }
     // Two arms that never waited have no picture, and no stack that grew.
-    if let Ok(svg) = difference(reports[0], reports[1]) {
+    let [a, b] = reports.map(of_main_thread);
+    if let Ok(svg) = difference(&a, &b) {
         written.push(files::write(out, PICTURE, &svg)?);
     }
     Ok(grown(reports[0], reports[1]))

@@ -69,11 +69,12 @@ impl Usage {
         let written = end.foreign.written_bytes.saturating_sub(self.foreign.written_bytes) as f64;
         let seconds = end.at.duration_since(self.at).as_secs_f64().max(1e-3);
         Host {
-            steal_share: stolen / all,
-            foreign_cpu_share: (ticks / all).min(1.0),
-            foreign_written_mib_s: written / MIB / seconds,
-            dirty_mib,
-            free_mib,
+            steal_share: Some(stolen / all),
+            foreign_cpu_share: Some((ticks / all).min(1.0)),
+            foreign_written_mib_s: Some(written / MIB / seconds),
+            dirty_mib: Some(dirty_mib),
+            free_mib: Some(free_mib),
+            space_was_low: false,
         }
     }
 }
@@ -157,7 +158,7 @@ mod tests {
         let begin = Usage::now(None);
         let end = Usage::now(None);
         let host = begin.until(&end, 3.0, 4.0);
-        assert!((0.0..=1.0).contains(&host.foreign_cpu_share), "{host:?}");
-        assert_eq!((host.dirty_mib, host.free_mib), (3.0, 4.0));
+        assert!(host.foreign_cpu_share.is_some_and(|share| (0.0..=1.0).contains(&share)), "{host:?}");
+        assert_eq!((host.dirty_mib, host.free_mib), (Some(3.0), Some(4.0)));
     }
 }

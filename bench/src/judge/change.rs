@@ -7,6 +7,8 @@ use super::estimate::median;
 
 /// Figures on each side of a change, at least.
 const LEAST: usize = 4;
+/// In fewer runs no step shows: of a step in the middle of ten, 1 shuffle in 126 is as good.
+pub const MIN_RUNS: usize = 10;
 /// Shuffles of a segment that a split is compared with.
 const SHUFFLES: usize = 499;
 /// A split that shuffles reach more often is none.

@@ -27,8 +27,8 @@ mod unpaired;
 #[cfg(test)]
 mod simulation;
 
-pub use block::{Block, Conditions, Host};
-pub use change::{Change, changes};
+pub use block::{Block, Conditions, Host, Trial};
+pub use change::{Change, MIN_RUNS, changes};
 pub use checks::Check;
 pub use decide::{Class, Verdict, decide, figure, overall};
 pub use effect::{Regime, is_slow};
@@ -37,7 +37,7 @@ pub use evidence::{Design, Evidence, Limit, Regimes};
 pub use exact::{Bounds, clopper_pearson};
 pub use holm::adjust;
 pub use paired::weigh as weigh_blocks;
-pub use plan::{Look, Plan, PlanError};
+pub use plan::{Look, Plan, PlanError, TooFew};
 pub use quantiles::Quantiles;
-pub use rules::{MIN_BLOCKS, PASS_RATIO, REGRESS_RATIO};
+pub use rules::{CHECK_ALPHA, MIN_BLOCKS, PASS_RATIO, REGRESS_RATIO};
 pub use unpaired::weigh as weigh_trials;

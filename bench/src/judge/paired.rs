@@ -10,17 +10,16 @@ use super::null::critical_signed_rank;
 use super::plan::Look;
 use super::quantiles::Quantiles;
 
-/// Weighs the blocks of one cell. `alpha` is the threshold of the checks, `seed` draws outcomes where there are
-/// too many to count.
-pub fn weigh(blocks: &[Block], look: &Look, alpha: f64, limit_ms: Option<f64>, seed: u64) -> Evidence {
+/// Weighs the blocks of one cell. `seed` draws outcomes where there are too many to count.
+pub fn weigh(blocks: &[Block], look: &Look, limit_ms: Option<f64>, seed: u64) -> Evidence {
     let (valid, spoiled) = sift(blocks);
     let effects: Vec<f64> = valid.iter().filter_map(|block| effect::of(block)).collect();
     let critical = critical_signed_rank(effects.len(), look.pass_error, seed);
     let estimate = with_upper_bound(&walsh_averages(&effects), critical);
     let baseline: Vec<&[f64]> = valid.iter().map(|block| block.a_ms.as_slice()).collect();
     let b_first: Vec<bool> = valid.iter().map(|block| block.b_first).collect();
-    let mut checks = vec![order(&effects, &b_first, alpha, seed), null_control(&baseline, alpha, seed)];
-    checks.extend(load(&valid, alpha, seed));
+    let mut checks = vec![order(&effects, &b_first, seed), null_control(&baseline, seed)];
+    checks.extend(load(&valid, seed));
     let candidate = || valid.iter().map(|block| block.b_ms.as_slice());
     Evidence {
         design: Design::Paired,

@@ -12,6 +12,10 @@ pub const MIN_BLOCKS: usize = 8;
 pub const SLOW_RATIO: f64 = 2.0;
 /// The BRANCHes before the slow regime can begin.
 pub const FIRST_BRANCHES: usize = 2;
+/// Error of each check of the measurement, two-sided. Not the gate's alpha: whoever asks for fewer false alarms does not
+/// ask for a blinder look at the host. Ten blocks, a quick gate, can reach it (five against five: 2 in 252), a smaller
+/// one not. Each check asks for a size beside it: good measurements end INVALID in 1 to 2 of 100 altogether.
+pub const CHECK_ALPHA: f64 = 0.01;
 /// Sweeps of the candidate that must be over the absolute limit.
 pub const LIMIT_BREAKS: usize = 2;
 

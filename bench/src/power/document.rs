@@ -1,19 +1,18 @@
 //! The result of a proof.
 
-use reports::run::Machine;
 use serde::Serialize;
 
 use crate::Error;
 use crate::gate::QUICK_BLOCKS;
 use crate::judge::{Block, Bounds, Class, Plan, clopper_pearson};
 
-use super::recorded::{Recorded, Run};
+use super::recorded::{Recorded, Run, RunsOn};
 use super::resample::{Counts, Injected, paired, unpaired};
 use super::runs::NULL;
 use super::{ALPHA, Request};
 
 /// The `schema` of [`Document`]: the number grows with every change that a reader could trip over.
-pub const SCHEMA: &str = "forkd.power/1";
+pub const SCHEMA: &str = "forkd.power/2";
 /// Error on each side of an interval: 95 % are inside.
 const ERROR: f64 = 0.025;
 /// Error above a one-sided upper bound.
@@ -60,8 +59,8 @@ pub struct RunRow {
 pub struct Document {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The host that computed this; the runs' own `gate.json` have theirs.
-    pub machine: Machine,
+    /// Where the runs were measured, each machine once.
+    pub machines: Vec<RunsOn>,
     /// What drew the resamples.
     pub seed: u64,
     /// The gate's threshold.
@@ -82,14 +81,14 @@ pub struct Document {
 
 impl Document {
     /// Resamples what was recorded, and puts the runs beside it.
-    pub fn of(recorded: &Recorded, request: &Request, machine: Machine) -> Result<Self, Error> {
+    pub fn of(recorded: &Recorded, request: &Request) -> Result<Self, Error> {
         let blocks: Vec<Block> = recorded.blocks.iter().flatten().cloned().collect();
         let median_ms = recorded.median_pause_ms().unwrap_or_default();
         let same = || recorded.runs.iter().filter(|run| run.name.starts_with(NULL));
         let alarms = same().filter(|run| run.class == Class::Regress).count();
         Ok(Self {
             schema: SCHEMA,
-            machine,
+            machines: recorded.machines(),
             seed: request.seed,
             alpha: ALPHA,
             blocks: blocks.len(),
@@ -110,9 +109,9 @@ fn rates(
 ) -> Result<Vec<Rate>, Error> {
     let refused = |error: crate::judge::PlanError| Error::Usage(error.to_string());
     let plans = [
-        (format!("{QUICK_BLOCKS} blocks"), Plan::once(ALPHA, QUICK_BLOCKS).map_err(refused)?),
-        ("20 blocks".to_owned(), Plan::once(ALPHA, 20).map_err(refused)?),
-        ("looks at 10, 20, 30".to_owned(), Plan::new(ALPHA, vec![10, 20, 30], 20).map_err(refused)?),
+        (format!("{QUICK_BLOCKS} blocks"), Plan::once(ALPHA, QUICK_BLOCKS, 1).map_err(refused)?),
+        ("20 blocks".to_owned(), Plan::once(ALPHA, 20, 1).map_err(refused)?),
+        ("looks at 10, 20, 30".to_owned(), Plan::new(ALPHA, vec![10, 20, 30], 20, 1).map_err(refused)?),
     ];
     let changes = [
         (Injected::Multiplied, 0),

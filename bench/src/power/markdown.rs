@@ -14,20 +14,18 @@ pub fn render(document: &Document) -> String {
 }
 
 fn write(out: &mut String, document: &Document) -> std::fmt::Result {
-    let Document { blocks, seed, alpha, median_ms, machine, .. } = document;
+    let Document { blocks, seed, alpha, median_ms, .. } = document;
     let (alarms, runs) = document.false_alarms;
     writeln!(out, "# The gate's power, alpha {alpha}\n")?;
+    writeln!(out, "Seed {seed}. Measured on\n")?;
+    document.machines.iter().try_for_each(|machine| writeln!(out, "- {machine}"))?;
     writeln!(
         out,
-        "Linux {}, {} processors ({}), {} MiB of memory; seed {seed}.\n",
-        machine.kernel, machine.cpus, machine.cpu_model, machine.mem_mib
-    )?;
-    writeln!(
-        out,
-        "## From resampling\n\n{blocks} recorded blocks of a build against itself (median pause {median_ms:.2} ms), drawn whole \
-         and with replacement, the sweep taken first named as the gate's order names it (both are of one build); `multiplied` lengthens each of the candidate's pauses by a share of itself, `added` by \
-         a share of the median. The interval is that of the number of resamples (Clopper and Pearson, 95 %): it does \
-         not count that there are only {blocks} blocks, of one host.\n"
+        "\n## From resampling\n\n{blocks} recorded blocks, which are those of the {runs} runs of a build against itself below \
+         (median pause {median_ms:.2} ms), drawn whole and with replacement, the sweep taken first named as the gate's order \
+         names it (both are of one build); `multiplied` lengthens each of the candidate's pauses by a share of itself, \
+         `added` by a share of the median. The interval is that of the number of resamples (Clopper and Pearson, 95 %): it \
+         does not count that there are only {blocks} blocks, and none of another host.\n"
     )?;
     writeln!(
         out,
@@ -39,7 +37,8 @@ fn write(out: &mut String, document: &Document) -> std::fmt::Result {
         out,
         "\n## From runs of the whole tool\n\nEach is a quick gate with microVMs of its own. {alarms} of {runs} runs of a build \
          against itself ended REGRESS: from these runs alone the rate of false alarms is below {:.0} % with 95 % \
-         confidence.\n",
+         confidence. Their blocks are the ones that are resampled above: they confirm that the whole tool works, and are no \
+         second sample of the host.\n",
         document.false_alarm_bound * 100.0
     )?;
     writeln!(

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use crate::cell::Matrix;
 use crate::gate::{self, Inconclusive, MeasureRequest, Rule};
-use crate::host::facts;
 use crate::interrupt::Interrupt;
 use crate::judge::Plan;
 use crate::progress::{print, say};
@@ -23,7 +22,7 @@ mod resample;
 mod runs;
 
 pub use document::{Document, Rate, RunRow};
-pub use recorded::Recorded;
+pub use recorded::{Recorded, RunsOn};
 pub use runs::{Planned, planned};
 
 /// What a proof is told.
@@ -39,6 +38,8 @@ pub struct Request {
     pub resamples: u32,
     /// Draws the order of arms, the contents of pages, and the resamples.
     pub seed: u64,
+    /// Whether blocks of different machines are resampled together.
+    pub force: bool,
     /// Where the runs and the result go.
     pub out: PathBuf,
     /// Where mounts, images and sockets live meanwhile.
@@ -54,7 +55,10 @@ pub async fn run(request: &Request, interrupt: &mut Interrupt) -> Result<(), Err
         measured?;
         return Err(Error::Usage(format!("{} has no run of a build against itself", request.out.display())));
     }
-    let document = Document::of(&recorded, request, facts::machine())?;
+    if !request.force {
+        recorded.check_resampled()?;
+    }
+    let document = Document::of(&recorded, request)?;
     let json = serde_json::to_vec_pretty(&document)
         .map_err(|error| Error::Render { file: "power.json".to_owned(), reason: error.to_string() })?;
     let summary = markdown::render(&document);
@@ -106,7 +110,7 @@ fn gate_request(request: &Request, planned: &Planned, out: PathBuf) -> Result<Me
             drain_limit: DRAIN_LIMIT,
             disk_note: None,
         }),
-        plan: Plan::once(alpha, gate::QUICK_BLOCKS).map_err(|error| Error::Usage(error.to_string()))?,
+        plan: Plan::once(alpha, gate::QUICK_BLOCKS, 1).map_err(|error| Error::Usage(error.to_string()))?,
         rule: Rule { alpha, limit_ms: None, force: false, seed },
         inconclusive: Inconclusive::Fail,
         stacks: false,

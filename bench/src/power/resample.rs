@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::judge::{Block, Class, Look, Plan, decide, overall, weigh_blocks, weigh_trials};
+use crate::judge::{Block, Class, Look, Plan, Trial, decide, overall, weigh_blocks, weigh_trials};
 
 use super::ALPHA;
 
@@ -83,20 +83,25 @@ pub fn unpaired(
     random: &mut fastrand::Rng,
 ) -> Counts {
     let mut counts = Counts::default();
-    let Ok(plan) = Plan::unpaired(ALPHA, trials, trials) else { return counts };
+    let Ok(plan) = Plan::unpaired(ALPHA, (trials, trials), 1) else { return counts };
     let Some(look) = plan.looks().last().filter(|_| runs.len() > 1) else { return counts };
     for _ in 0..resamples {
         let earlier = random.usize(..runs.len() - 1);
         let later = random.usize(earlier + 1..runs.len());
-        let mut draw = |run: usize| -> Vec<Vec<f64>> {
-            (0..trials).map(|_| runs[run][random.usize(..runs[run].len())].a_ms.clone()).collect()
+        let mut draw = |run: usize| -> Vec<Trial> {
+            (0..trials).map(|_| baseline(&runs[run][random.usize(..runs[run].len())])).collect()
         };
         let (a, mut b) = (draw(earlier), draw(later));
-        b.iter_mut().for_each(|trial| slow_down(trial, injected, percent, median_ms));
-        let evidence = weigh_trials(&a, &b, &look, ALPHA, None, 0);
+        b.iter_mut().for_each(|trial| slow_down(&mut trial.pauses_ms, injected, percent, median_ms));
+        let evidence = weigh_trials(&a, &b, &look, None, 0);
         counts.add(overall(&decide(vec![evidence], &look)));
     }
     counts
+}
+
+/// The baseline's sweep of a block.
+fn baseline(block: &Block) -> Trial {
+    Trial { pauses_ms: block.a_ms.clone(), host: block.conditions.map(|conditions| conditions.a) }
 }
 
 fn slow_down(pauses_ms: &mut [f64], injected: Injected, percent: u32, median_ms: f64) {
@@ -119,7 +124,7 @@ fn by_plan(plan: &Plan, blocks: &[Block]) -> Class {
 }
 
 fn at_look(blocks: &[Block], look: &Look) -> Class {
-    overall(&decide(vec![weigh_blocks(blocks, look, ALPHA, None, 0)], look))
+    overall(&decide(vec![weigh_blocks(blocks, look, None, 0)], look))
 }
 
 #[cfg(test)]
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_injected_is_found_and_what_is_not_is_not() {
-        let (recorded, plan) = (blocks(1), Plan::once(ALPHA, 10).unwrap());
+        let (recorded, plan) = (blocks(1), Plan::once(ALPHA, 10, 1).unwrap());
         let rate = |change| paired(&recorded, &plan, change, 40, &mut fastrand::Rng::with_seed(2));
         for injected in [Injected::Multiplied, Injected::Added] {
             assert_eq!(rate((injected, 50, 4.5)).regress, 40);
@@ -151,7 +156,7 @@ mod tests {
             block.b_first = index.is_multiple_of(2);
             slow_down(&mut block.b_ms, Injected::Multiplied, 10, 0.0);
         }
-        let plan = Plan::once(ALPHA, 20).unwrap();
+        let plan = Plan::once(ALPHA, 20, 1).unwrap();
         let change = (Injected::Multiplied, 0, 4.5);
         let counts = paired(&recorded, &plan, change, 100, &mut fastrand::Rng::with_seed(2));
         assert!(counts.regress <= 4, "{counts:?}");

@@ -1,26 +1,77 @@
 //! Change points over a series of stored runs: advice on where to look, not a verdict.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::Error;
-use crate::gate::Side;
-use crate::judge::{Change, changes, median};
+use crate::gate::{Condition, Side, SideCell, read_side};
+use crate::judge::{Change, MIN_RUNS, changes, median};
 
 /// Files that a stored run may have its samples in.
 const SAMPLES: [&str; 2] = ["sweep.csv", "b.csv"];
 
-/// One cell over all runs that have it.
+/// One cell over all runs that measured it alike: under the same conditions, on the same machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
     /// The cell.
     pub cell: String,
+    /// What the runs say of their conditions, by column.
+    pub conditions: Vec<Condition>,
+    /// Kernel and machine, where the runs say it.
+    pub machine: Option<String>,
     /// In the order of time.
     pub runs: Vec<Point>,
+    /// Whether there are too few runs for a change to show.
+    pub too_few: bool,
     /// Where its level changes; `at` is an index into `runs`, levels are logarithms of milliseconds.
     pub changes: Vec<Change>,
+}
+
+impl Series {
+    fn of(side: &Side, cell: &SideCell) -> Self {
+        Self {
+            cell: cell.name.clone(),
+            conditions: cell.conditions.clone(),
+            machine: side.machine.clone(),
+            runs: Vec::new(),
+            too_few: true,
+            changes: Vec::new(),
+        }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.cell == other.cell && self.conditions == other.conditions && self.machine == other.machine
+    }
+
+    fn look_for_changes(&mut self, seed: u64) {
+        if self.runs.iter().all(|point| point.began_unix_ms.is_some()) {
+            self.runs.sort_by_key(|point| point.began_unix_ms);
+        }
+        let levels: Vec<f64> = self.runs.iter().map(|point| point.median_ms.ln()).collect();
+        self.too_few = levels.len() < MIN_RUNS;
+        self.changes = changes(&levels, seed);
+    }
+
+    /// `stage@tmpfs (mem_mib 512; Linux 6.1)`.
+    fn title(&self) -> String {
+        let conditions = self.conditions.iter().filter(|(_, value)| !value.is_empty());
+        let conditions = conditions.map(|(column, value)| format!("{column} {value}")).collect::<Vec<_>>();
+        let machine = self.machine.as_deref().unwrap_or("machine not in the files");
+        let parts = [conditions.join(", "), machine.to_owned()];
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        format!("{} ({})", self.cell, parts.join("; "))
+    }
+
+    fn summary(&self) -> String {
+        let (title, runs) = (self.title(), self.runs.len());
+        match self.too_few {
+            true => format!(
+                "{title}: median pause of {runs} runs, too few runs for a change: {MIN_RUNS} or more can show one"
+            ),
+            false => format!("{title}: median pause of {runs} runs, {} changes", self.changes.len()),
+        }
+    }
 }
 
 /// One run of one cell.
@@ -34,8 +85,9 @@ pub struct Point {
     pub median_ms: f64,
 }
 
-/// Reads each folder's samples, and looks for changes of each cell's median pause. Runs are ordered by when they
-/// began; where one does not say, they stay in the order in which they are named.
+/// Reads each folder's samples, and looks for changes of the median pause of each cell, apart for each machine and for
+/// other conditions. Runs are ordered by when they began; where one does not say, they stay in the order in which they
+/// are named.
 pub fn series(folders: &[PathBuf], seed: u64) -> Result<Vec<Series>, Error> {
     let mut all: Vec<Series> = Vec::new();
     for folder in folders {
@@ -45,19 +97,15 @@ pub fn series(folders: &[PathBuf], seed: u64) -> Result<Vec<Series>, Error> {
             let Some(median_ms) = median(&pauses.collect::<Vec<f64>>()) else { continue };
             let began_unix_ms = cell.trials.iter().filter_map(|trial| trial.began_unix_ms).min();
             let point = Point { run: folder.display().to_string(), began_unix_ms, median_ms };
-            match all.iter_mut().find(|series| series.cell == cell.name) {
-                Some(series) => series.runs.push(point),
-                None => all.push(Series { cell: cell.name.clone(), runs: vec![point], changes: Vec::new() }),
-            }
+            let new = Series::of(&side, cell);
+            let at = all.iter().position(|series| series.is_like(&new)).unwrap_or_else(|| {
+                all.push(new);
+                all.len() - 1
+            });
+            all[at].runs.push(point);
         }
     }
-    for series in &mut all {
-        if series.runs.iter().all(|point| point.began_unix_ms.is_some()) {
-            series.runs.sort_by_key(|point| point.began_unix_ms);
-        }
-        let levels: Vec<f64> = series.runs.iter().map(|point| point.median_ms.ln()).collect();
-        series.changes = changes(&levels, seed);
-    }
+    all.iter_mut().for_each(|series| series.look_for_changes(seed));
     Ok(all)
 }
 
@@ -65,12 +113,7 @@ pub fn series(folders: &[PathBuf], seed: u64) -> Result<Vec<Series>, Error> {
 pub fn table(all: &[Series]) -> String {
     let mut lines = Vec::new();
     for series in all {
-        lines.push(format!(
-            "{}: median pause of {} runs, {} changes",
-            series.cell,
-            series.runs.len(),
-            series.changes.len()
-        ));
+        lines.push(series.summary());
         for (index, point) in series.runs.iter().enumerate() {
             if let Some(change) = series.changes.iter().find(|change| change.at == index) {
                 let percent = (change.after - change.before).exp_m1() * 100.0;
@@ -94,14 +137,43 @@ fn read(folder: &Path) -> Result<Side, Error> {
     let Some(path) = path else {
         return Err(Error::Usage(format!("{} has neither of {}", folder.display(), SAMPLES.join(", "))));
     };
-    let file = fs::File::open(&path)
-        .map_err(|error| Error::Usage(format!("cannot open {}: {error}", path.display())))?;
-    Side::read(&path.display().to_string(), std::io::BufReader::new(file))
+    read_side(&path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{series, table};
+    use super::{Series, series, table};
+
+    /// A series of the folders' runs, of one BRANCH each, with `columns` beside the five.
+    fn stored(runs: u32, columns: &str, row: impl Fn(u32) -> &'static str) -> Vec<Series> {
+        let folder = tempfile::tempdir().unwrap();
+        let header = format!("trial,branch_idx,pause_ms,diff_ms,diff_physical_bytes,{columns}");
+        let run = |number: u32| {
+            let path = folder.path().join(format!("{number}.csv"));
+            std::fs::write(&path, format!("{header}\n1,1,{},1,0,{}\n", 5 + number % 2, row(number))).unwrap();
+            path
+        };
+        series(&(0..runs).map(run).collect::<Vec<_>>(), 0).unwrap()
+    }
+
+    #[test]
+    fn runs_of_other_machines_or_conditions_are_series_of_their_own() {
+        let all = stored(6, "machine,mem_mib", |number| ["m,512", "n,512", "m,128"][number as usize % 3]);
+        let titles: Vec<String> = all.iter().map(Series::title).collect();
+        assert_eq!(titles, ["pauses (mem_mib 512; m)", "pauses (mem_mib 512; n)", "pauses (mem_mib 128; m)"]);
+        assert!(all.iter().all(|series| series.runs.len() == 2 && series.too_few));
+    }
+
+    #[test]
+    fn few_runs_are_told_to_be_too_few() {
+        let summary = |runs| stored(runs, "cell", |_| "stage@tmpfs")[0].summary();
+        assert_eq!(
+            summary(9),
+            "stage@tmpfs (machine not in the files): median pause of 9 runs, too few runs for a change: 10 or more can show \
+             one"
+        );
+        assert!(summary(10).ends_with("median pause of 10 runs, 0 changes"));
+    }
 
     #[test]
     fn runs_are_ordered_by_time_and_a_step_is_told() {

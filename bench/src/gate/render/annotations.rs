@@ -23,9 +23,10 @@ fn document_class(cell: &crate::gate::CellVerdict) -> Class {
     cell.verdict.class
 }
 
-/// A workflow command ends with its line: `%`, CR and LF are escaped.
+/// A workflow command ends with its line: `%`, CR and LF are escaped. Other control characters have no place in a log.
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    let escaped = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    escaped.replace(char::is_control, "?")
 }
 
 /// In a property `:` and `,` part as well.
@@ -40,6 +41,7 @@ mod tests {
     #[test]
     fn what_would_end_a_command_is_escaped() {
         assert_eq!(data("+20 %\r\nnext: a, b"), "+20 %25%0D%0Anext: a, b");
+        assert_eq!(data("\u{1b}[2J"), "?[2J");
         assert_eq!(property("a: 5 %, b"), "a%3A 5 %25%2C b");
     }
 }

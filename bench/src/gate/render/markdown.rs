@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::gate::{CellVerdict, Document, Growth};
-use crate::judge::Class;
+use crate::gate::{Arm, CellVerdict, Document, Growth, Terms};
+use crate::judge::{CHECK_ALPHA, Class};
 
 use super::words::{design, percent};
 
@@ -79,13 +79,9 @@ fn details(out: &mut String, cell: &CellVerdict) -> std::fmt::Result {
     )?;
     for check in &evidence.checks {
         let fired = if check.fired { " **fired**" } else { "" };
-        writeln!(
-            out,
-            "- {}:{fired} {} (p = {})",
-            check.name,
-            text(&check.found),
-            crate::judge::figure(check.p)
-        )?;
+        let few = if check.can_fire { "" } else { "; too few for it to fire" };
+        let (name, found, p) = (check.name, text(&check.found), crate::judge::figure(check.p));
+        writeln!(out, "- {name}:{fired} {found} (p = {p}{few})")?;
     }
     for spoiled in &evidence.spoiled {
         writeln!(out, "- {}", text(spoiled))?;
@@ -135,18 +131,23 @@ fn stacks(out: &mut String, document: &Document) -> std::fmt::Result {
 }
 
 fn footer(out: &mut String, document: &Document) -> std::fmt::Result {
-    let (terms, machine) = (&document.terms, &document.machine);
-    let forced = if terms.forced { ", forced" } else { "" };
+    let Terms { alpha, seed, forced, .. } = &document.terms;
+    let forced = if *forced { ", forced" } else { "" };
+    let machines = machines(&document.baseline, &document.candidate);
     writeln!(
         out,
-        "\n<sub>alpha {}, seed {}{forced}; Linux {}, {} processors ({}). What each verdict means, and what it does not: \
-         docs/GATE.md of forkd.</sub>",
-        terms.alpha,
-        terms.seed,
-        text(&machine.kernel),
-        machine.cpus,
-        text(&machine.cpu_model)
+        "\n<sub>alpha {alpha}, that of each check {CHECK_ALPHA}, seed {seed}{forced}; {machines}. What each verdict means, and \
+         what it does not: docs/GATE.md of forkd.</sub>"
     )
+}
+
+/// Where the sides were measured, which for two files need not be where they are judged.
+fn machines(baseline: &Arm, candidate: &Arm) -> String {
+    let of = |arm: &Arm| arm.machine.as_deref().map_or_else(|| "machine not in the file".to_owned(), text);
+    match (&baseline.machine, &candidate.machine) {
+        (one, other) if one == other => of(baseline),
+        _ => format!("baseline: {}; candidate: {}", of(baseline), of(candidate)),
+    }
 }
 
 /// Text that a table's cell and a paragraph can hold.
@@ -179,7 +180,20 @@ fn cut(mut out: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT_BYTES, cut, text};
+    use super::{Arm, LIMIT_BYTES, cut, machines, text};
+
+    #[test]
+    fn the_footer_names_the_machines_of_the_sides() {
+        let arm = |machine: Option<&str>| Arm {
+            what: "x.csv".to_owned(),
+            version: None,
+            machine: machine.map(str::to_owned),
+        };
+        let machines = |a, b| machines(&arm(a), &arm(b));
+        assert_eq!(machines(Some("Linux 6"), Some("Linux 6")), "Linux 6");
+        assert_eq!(machines(None, Some("Linux 6")), "baseline: machine not in the file; candidate: Linux 6");
+        assert_eq!(machines(None, None), "machine not in the file");
+    }
 
     #[test]
     fn a_summary_stays_below_the_limit_and_says_that_it_was_cut() {
