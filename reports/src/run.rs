@@ -63,6 +63,34 @@ pub struct Plan {
     pub disk_note: Option<String>,
 }
 
+impl Plan {
+    /// The guest, its load and when it was answered, for a caption; `256 or 512` where cells differ.
+    pub fn words(&self) -> String {
+        let answered = if self.durable { "when it is on disk" } else { "before it is on disk" };
+        format!(
+            "{} MiB guest, {} MiB dirtied {} s before each BRANCH, answered {answered}",
+            self.every(|cell| cell.mem_mib.to_string()),
+            self.every(|cell| tenths(cell.dirty_pages as f64 * 4096.0 / f64::from(1 << 20))),
+            self.every(|cell| tenths(cell.gap_ms as f64 / 1000.0)),
+        )
+    }
+
+    fn every(&self, figure: impl Fn(&PlannedCell) -> String) -> String {
+        let mut figures: Vec<String> = Vec::new();
+        for figure in self.matrix.iter().map(figure) {
+            if !figures.contains(&figure) {
+                figures.push(figure);
+            }
+        }
+        figures.join(" or ")
+    }
+}
+
+/// At most one decimal, none for a whole number.
+fn tenths(value: f64) -> String {
+    format!("{value:.1}").trim_end_matches(".0").to_owned()
+}
+
 /// The conditions of one cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedCell {
@@ -128,6 +156,13 @@ pub struct Machine {
     /// What emulated machine it was; absent where it was none of the lab's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lab: Option<Lab>,
+}
+
+impl Machine {
+    /// `6.1.0` of `6.1.0-28-cloud-amd64`: a picture has no room for more, and `run.json` has all of it.
+    pub fn short_kernel(&self) -> &str {
+        self.kernel.split(['-', '+']).next().unwrap_or(&self.kernel)
+    }
 }
 
 /// A machine of the lab: emulated in software, and slow but for its disk, whose speed is exact.
@@ -201,7 +236,24 @@ pub struct Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lab, Spent};
+    use super::{Lab, Run, Spent};
+
+    #[test]
+    fn a_plan_in_words_has_every_figure_once_and_a_kernel_its_number_alone() {
+        let mut run: Run = serde_json::from_str(include_str!("../tests/golden/run.json")).unwrap();
+        let mut small = run.plan.matrix[0].clone();
+        (small.mem_mib, small.dirty_pages, small.gap_ms) = (256, 128, 1500);
+        let mut large = small.clone();
+        large.mem_mib = 512;
+        run.plan.matrix = vec![small, large];
+        run.plan.durable = true;
+        run.machine.kernel = "6.1.0-28-cloud-amd64".to_owned();
+        assert_eq!(
+            run.plan.words(),
+            "256 or 512 MiB guest, 0.5 MiB dirtied 1.5 s before each BRANCH, answered when it is on disk"
+        );
+        assert_eq!(run.machine.short_kernel(), "6.1.0");
+    }
 
     #[test]
     fn the_overhead_is_what_neither_branches_nor_gaps_took() {

@@ -93,6 +93,11 @@ impl Arguments {
         places.iter().filter(|place| wanted(place)).cloned().collect()
     }
 
+    /// Whether the filter names these benchmarks, and no others.
+    pub fn names_this(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.starts_with(GROUP))
+    }
+
     /// Criterion, as the command line has it. It warms nothing up and waits for nothing: what it is handed is there.
     pub fn criterion(&self) -> Criterion<Pause> {
         let shortest = Duration::from_nanos(1);

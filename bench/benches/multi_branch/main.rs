@@ -52,6 +52,8 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<()> {
     let places = arguments.wanted(&places(arguments.quick));
     if places.is_empty() {
+        // A word that names none of these may name another program's; one that names this program is a mistake.
+        ensure!(!arguments.names_this(), "no benchmark's id contains the filter: --list names them all");
         return Ok(());
     }
     let reports = programs::target_dir()?.join("reports");

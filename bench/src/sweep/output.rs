@@ -136,18 +136,15 @@ fn words(settings: &Settings, run: &Run, sweep: &Sweep) -> Words {
     let trials =
         if settings.trials == 1 { "1 trial".to_owned() } else { format!("{} trials", settings.trials) };
     let interrupted = if run.interrupted || run.error.is_some() { ", ended early" } else { "" };
-    let answered = if settings.durable { "answered when on disk" } else { "answered before on disk" };
     let lab = run.machine.lab.as_ref().map_or_else(String::new, |lab| format!(" ({})", lab.words()));
     let disk = sweep.throttle_words().map_or_else(String::new, |words| format!(", {words}"));
     Words {
         title: format!("Pause of consecutive {} of one sandbox", branches(settings)),
         caption: format!(
-            "Linux {}, {} CPUs{lab}{disk}; {} MiB guest, {} MiB dirtied {} s before each BRANCH, {answered}; {trials}{interrupted}",
-            short_release(&run.machine.kernel),
+            "Linux {}, {} CPUs{lab}{disk}; {}; {trials}{interrupted}",
+            run.machine.short_kernel(),
             run.machine.cpus,
-            every(settings, |cell| cell.mem_mib.to_string()),
-            every(settings, |cell| tenths(cell.dirty_pages as f64 * 4096.0 / f64::from(1 << 20))),
-            every(settings, |cell| tenths(cell.gap_ms as f64 / 1000.0)),
+            run.plan.words(),
         ),
     }
 }
@@ -166,16 +163,6 @@ fn every(settings: &Settings, figure: impl Fn(&Cell) -> String) -> String {
         }
     }
     figures.join(" or ")
-}
-
-/// `6.1.0` of `6.1.0-28-cloud-amd64`: the picture has no room for more, and `run.json` has all of it.
-fn short_release(kernel: &str) -> &str {
-    kernel.split(['-', '+']).next().unwrap_or(kernel)
-}
-
-/// At most one decimal, none for a whole number.
-fn tenths(value: f64) -> String {
-    format!("{value:.1}").trim_end_matches(".0").to_owned()
 }
 
 #[cfg(test)]

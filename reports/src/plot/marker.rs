@@ -17,7 +17,8 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-const SHAPES: [Shape; 5] = [Shape::Disc, Shape::Square, Shape::Up, Shape::Diamond, Shape::Down];
+/// Their number and that of the colours have no common factor, so that pairs of both repeat late.
+const SHAPES: [Shape; 6] = [Shape::Disc, Shape::Square, Shape::Up, Shape::Diamond, Shape::Down, Shape::Cross];
 
 #[derive(Clone, Copy, Debug)]
 enum Shape {
@@ -26,7 +27,24 @@ enum Shape {
     Up,
     Diamond,
     Down,
+    Cross,
 }
+
+/// Corners of a cross that stands, in tenths of the radius.
+const CROSS: [(i32, i32); 12] = [
+    (-4, -12),
+    (4, -12),
+    (4, -4),
+    (12, -4),
+    (12, 4),
+    (4, 4),
+    (4, 12),
+    (-4, 12),
+    (-4, 4),
+    (-12, 4),
+    (-12, -4),
+    (-4, -4),
+];
 
 /// The looks of one cell.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +61,7 @@ const RADIUS: i32 = 10;
 const ROOMY: u32 = 40;
 
 impl Style {
-    /// The looks of the cell number `order`: no two of the first 35 are alike.
+    /// The looks of the cell number `order`: no two of the first 42 are alike, and no two of six have one shape.
     pub fn of(order: usize) -> Self {
         Self { color: COLORS[order % COLORS.len()], shape: SHAPES[order % SHAPES.len()], radius: RADIUS }
     }
@@ -86,7 +104,26 @@ impl Style {
             Shape::Up => surface.draw(&polygon(&[(0, -12), (11, 8), (-11, 8)])),
             Shape::Diamond => surface.draw(&polygon(&[(0, -13), (13, 0), (0, 13), (-13, 0)])),
             Shape::Down => surface.draw(&polygon(&[(0, 12), (11, -8), (-11, -8)])),
+            Shape::Cross => surface.draw(&polygon(&CROSS)),
         }?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{COLORS, SHAPES, Style};
+
+    #[test]
+    fn looks_repeat_only_after_all_pairs_of_shape_and_colour() {
+        let looks = |count: usize| -> HashSet<String> {
+            (0..count).map(|order| format!("{:?}", Style::of(order))).collect()
+        };
+        let pairs = COLORS.len() * SHAPES.len();
+        assert_eq!((pairs, looks(pairs).len(), looks(pairs + 1).len()), (42, 42, 42));
+        let shapes: HashSet<String> = (0..6).map(|order| format!("{:?}", Style::of(order).shape)).collect();
+        assert_eq!(shapes.len(), 6);
     }
 }

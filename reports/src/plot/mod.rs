@@ -74,16 +74,35 @@ pub fn sweep_png(sweep: &Sweep, words: &Words) -> Result<Vec<u8>, PlotError> {
     canvas.to_png()
 }
 
+/// Size of the caption's letters, and from one of its lines to the next.
+const CAPTION: i32 = 25;
+const CAPTION_ROW: i32 = 34;
+
 /// Title, caption and the legend of `cells`, where there is one; gives the y below them, in pixels of the picture.
 fn frame(surface: &Surface, words: &Words, cells: Option<&[&str]>) -> Result<i32, PlotError> {
     const LEFT: i32 = 40;
     surface.fill(&WHITE)?;
     text(surface, &words.title, (LEFT, 26), 42, &BLACK)?;
-    let caption_size = fitting(25, text_width(surface, &words.caption, 25)?, canvas::width() - 2 * LEFT);
-    text(surface, &words.caption, (LEFT, 82), caption_size, &canvas::GREY)?;
+    let room = canvas::width() - 2 * LEFT;
+    let mut y = 82;
+    for line in lines(&words.caption, text_width(surface, &words.caption, CAPTION)? > room) {
+        let size = fitting(CAPTION, text_width(surface, line, CAPTION)?, room);
+        text(surface, line, (LEFT, y), size, &canvas::GREY)?;
+        y += CAPTION_ROW;
+    }
+    let top = y + 10;
     match cells {
-        Some(cells) => Ok(legend::draw(surface, cells, (LEFT, 126))? + 10),
-        None => Ok(126),
+        Some(cells) => Ok(legend::draw(surface, cells, (LEFT, top))? + 10),
+        None => Ok(top),
+    }
+}
+
+/// A caption on one line or, where that is too long, parted in two at the semicolon nearest to its middle.
+fn lines(caption: &str, is_too_long: bool) -> Vec<&str> {
+    let from_middle = |(at, _): &(usize, &str)| at.abs_diff(caption.len() / 2);
+    match caption.match_indices("; ").min_by_key(from_middle).filter(|_| is_too_long) {
+        Some((at, _)) => vec![&caption[..=at], &caption[at + 2..]],
+        None => vec![caption],
     }
 }
 
@@ -109,7 +128,7 @@ fn check(sweep: &Sweep) -> Result<(), PlotError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PlotError, Words, distribution_png, fitting, phases_png, sweep_png, written_png};
+    use super::{PlotError, Words, distribution_png, fitting, lines, phases_png, sweep_png, written_png};
     use crate::sweep::{Sweep, read};
 
     #[test]
@@ -117,6 +136,14 @@ mod tests {
         for draw in [sweep_png, distribution_png, phases_png, written_png] {
             assert!(matches!(draw(&Sweep::default(), &Words::default()), Err(PlotError::Empty)));
         }
+    }
+
+    #[test]
+    fn a_caption_that_is_too_long_is_parted_near_its_middle() {
+        let caption = "a; a longer part; another part; z";
+        assert_eq!(lines(caption, true), ["a; a longer part;", "another part; z"]);
+        assert_eq!(lines(caption, false), [caption]);
+        assert_eq!(lines("one part", true), ["one part"]);
     }
 
     #[test]

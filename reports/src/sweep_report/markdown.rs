@@ -129,7 +129,7 @@ fn versions(run: &Run) -> String {
 
 fn plan(run: &Run) -> String {
     let plan = &run.plan;
-    let answered = if plan.durable { "answered when on disk" } else { "answered before on disk" };
+    let answered = if plan.durable { "answered when it is on disk" } else { "answered before it is on disk" };
     format!("{} of a sandbox, {} trials, {answered}, seed {}", plan.branches, plan.trials, plan.seed)
 }
 

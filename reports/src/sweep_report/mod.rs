@@ -99,11 +99,20 @@ impl SweepReport {
         machines.dedup();
         let samples = self.all.samples.len();
         let disk = self.all.throttle_words().map_or_else(String::new, |words| format!(", {words}"));
+        let guest = self.guest().map_or_else(String::new, |words| format!("; {words}"));
         match &machines[..] {
             [] => format!("{samples} BRANCHes{disk}; nothing is known of the machine"),
-            [machine] => format!("{machine}; {samples} BRANCHes{disk}"),
-            machines => format!("{samples} BRANCHes on {} machines{disk}", machines.len()),
+            [machine] => format!("{machine}; {samples} BRANCHes{disk}{guest}"),
+            machines => format!("{samples} BRANCHes on {} machines{disk}{guest}", machines.len()),
         }
+    }
+
+    /// The guest and its load, where every sweep tells the same.
+    fn guest(&self) -> Option<String> {
+        let plans = self.sweeps.iter().map(|measured| measured.run.as_ref().map(|run| run.plan.words()));
+        let mut plans: Vec<String> = plans.collect::<Option<_>>()?;
+        plans.dedup();
+        if plans.len() == 1 { plans.pop() } else { None }
     }
 
     /// What the picture `file` shows, for whoever cannot see it.
@@ -134,7 +143,8 @@ impl SweepReport {
 /// `Linux 6.12.117, 2 CPUs`, and whether it was the lab.
 fn machine(machine: &Machine) -> String {
     let lab = machine.lab.as_ref().map_or_else(String::new, |lab| format!(" ({})", lab.words()));
-    format!("Linux {}, {} CPUs{lab}", machine.kernel, machine.cpus)
+    let s = if machine.cpus == 1 { "" } else { "s" };
+    format!("Linux {}, {} CPU{s}{lab}", machine.short_kernel(), machine.cpus)
 }
 
 /// One sweep of all samples. Phases are put together by name; a sweep that does not know one has 0 of it.
@@ -201,6 +211,8 @@ mod tests {
         let lab = Lab { kernel: "6.12".to_owned(), disk_bps: Some(50_000_000), disk_iops: None };
         assert!(caption(Some(lab)).contains(" CPUs (lab, disk of 50 MB/s); "));
         assert!(!caption(None).contains("lab"));
+        let guest = "; 512 MiB guest, 16 MiB dirtied 3 s before each BRANCH, answered before it is on disk";
+        assert!(caption(None).ends_with(guest), "{}", caption(None));
     }
 
     #[test]
