@@ -8,6 +8,15 @@ use clap::{Args, value_parser};
 
 use super::programs;
 
+/// Exit codes, for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    every verdict was the right one
+  1    verdicts were not the right ones, which the last line counts; or a failure on the way
+  2    wrong usage
+  3    the host lacks something (root, /dev/kvm, firecracker, a tool, memory)
+  130  interrupted by SIGINT, SIGTERM or SIGHUP";
+
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct BatteryArgs {

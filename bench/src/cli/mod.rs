@@ -51,7 +51,7 @@ pub enum Command {
     #[command(name = "probe-cost-load", hide = true)]
     ProbeCostLoad,
     /// Puts known causes in the way of BRANCHes, and checks that explain names them
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = battery::EXIT_CODES)]
     Battery(battery::BatteryArgs),
     /// Follows the advice of accounts, and compares the predicted pause with the measured one
     #[command(name = "whatif", after_help = EXIT_CODES)]

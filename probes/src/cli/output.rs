@@ -50,13 +50,16 @@ impl Output {
             return Ok(Self::Special { file, path: path.clone() });
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let staged =
-            tempfile::Builder::new().prefix(".forkd-probe-").tempfile_in(folder).map_err(|error| {
-                BadInput(format!(
-                    "cannot write into {}: {error}; name a folder that exists with -o",
-                    folder.display()
-                ))
-            })?;
+        let staged = tempfile::Builder::new().prefix(".forkd-probe-").tempfile_in(folder);
+        // The error's text has the name of the file beside it, which nobody gave: its kind says enough.
+        let staged = staged.map_err(|error| {
+            let folder = folder.display();
+            let why = match error.kind() {
+                ErrorKind::NotFound => format!("there is no folder {folder}"),
+                kind => format!("{kind} in {folder}"),
+            };
+            BadInput(format!("cannot write {}: {why}; name another place with -o", path.display()))
+        })?;
         Ok(Self::File { staged, path: path.clone() })
     }
 
@@ -74,7 +77,8 @@ impl Output {
             }
             Self::File { mut staged, path } => {
                 let context = || format!("writing the report to {}", path.display());
-                staged.write_all(bytes).with_context(context)?;
+                // Through the file itself, whose errors do not have its name, which is not the one to be told.
+                staged.as_file_mut().write_all(bytes).with_context(context)?;
                 // Temporary files are private; a report is as readable as any other new file.
                 let mode = 0o666 & !umask();
                 staged.as_file().set_permissions(PermissionsExt::from_mode(mode)).with_context(context)?;
@@ -111,6 +115,15 @@ mod tests {
         Output::open(Some(&link)).unwrap().write(b"report").unwrap();
         assert!(link.is_symlink());
         assert!(fs::metadata(&link).unwrap().file_type().is_char_device());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_told_with_the_name_that_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/report");
+        let said = Output::open(Some(&path)).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("cannot write {}: there is no folder ", path.display())), "{said}");
+        assert!(!said.contains(".forkd-probe-"), "{said}");
     }
 
     #[test]

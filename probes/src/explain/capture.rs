@@ -2,6 +2,8 @@
 
 use probes_common::{CpuCounters, Dirtied, Dirtier};
 
+use super::quota::Quotas;
+use super::readings::Readings;
 use crate::interval::Seed;
 
 /// Everything that was recorded while armed.
@@ -25,10 +27,10 @@ pub struct Capture {
     pub seeds: Vec<Seed>,
     /// Pages that went dirty meanwhile.
     pub dirtied: Vec<(Dirtier, Dirtied)>,
-    /// Time that the processes' cgroups were held back by a CPU quota meanwhile.
-    pub throttled_ns: u64,
-    /// Time that the programs ran meanwhile.
-    pub overhead_ns: u64,
+    /// What is to be read of the processes' CPU quotas.
+    pub quotas: Quotas,
+    /// What that and the programs' run time came to, every now and then.
+    pub readings: Readings,
     /// The hooks.
     pub attach: Vec<String>,
     bytes: Vec<u8>,
@@ -40,9 +42,24 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// With room for `limit` bytes.
+    /// With room for `limit` bytes, which take memory as they fill. All at once: a buffer that grew would be copied
+    /// while a window is open, and would take twice its size meanwhile.
     pub fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self { limit, bytes: Vec::with_capacity(limit), ..Self::default() }
+    }
+
+    /// Time that the programs ran from the last reading before a window to the first after it, on all CPUs.
+    pub fn overhead_ns(&self, start_ns: u64, end_ns: u64) -> u64 {
+        let around = self.readings.around(start_ns, end_ns);
+        around.map_or(0, |(before, after)| after.run_ns.saturating_sub(before.run_ns))
+    }
+
+    /// Time that each of the processes was held back by a CPU quota, between the same readings.
+    pub fn throttled_ns(&self, start_ns: u64, end_ns: u64) -> Vec<(u32, u64)> {
+        let around = self.readings.around(start_ns, end_ns);
+        around.map_or_else(Vec::new, |(before, after)| {
+            self.quotas.grown(&before.throttled_ns, &after.throttled_ns)
+        })
     }
 
     /// Keeps one record.
@@ -71,6 +88,7 @@ impl Capture {
 #[cfg(test)]
 mod tests {
     use super::Capture;
+    use crate::explain::readings::Reading;
 
     #[test]
     fn records_come_back_whole_and_those_without_room_are_counted() {
@@ -80,5 +98,15 @@ mod tests {
         }
         assert_eq!(capture.records().collect::<Vec<_>>(), [&b"first"[..], b"", b"4"]);
         assert_eq!((capture.received, capture.dropped), (4, 1));
+    }
+    #[test]
+    fn what_the_programs_ran_between_windows_is_of_no_window() {
+        let mut capture = Capture::new(0);
+        for (time_ns, run_ns) in [(10, 0), (1_000, 700), (1_020, 710), (1_040, 715)] {
+            capture.readings.push(Reading { time_ns, run_ns, throttled_ns: Vec::new() });
+        }
+        assert_eq!(capture.overhead_ns(1_005, 1_018), 10);
+        assert_eq!(capture.overhead_ns(1_005, 1_030), 15);
+        assert!(capture.throttled_ns(1_005, 1_030).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use probes_common::{CALL_LANE, CpuCounters, Loss, SCHED_LANE};
 
 use super::capture::Capture;
 use super::devices::{DeviceNames, Devices};
-use crate::attribute::{Facts, Sample, Timelines};
+use crate::attribute::{Facts, Sample, Timelines, Window};
 use crate::decode::{self, Decoder, Event, Record, UserSide};
 use crate::device::{self, DeviceRecord};
 use crate::gaps::GapFinder;
@@ -35,8 +35,13 @@ struct Records {
 }
 
 impl Decoded {
-    /// Reads everything in `capture`; its user stacks go to `stacks`.
-    pub fn of(capture: &Capture, stacks: &mut ProcessStacks, names: &mut dyn DeviceNames) -> Self {
+    /// Reads everything in `capture`, for `window`; its user stacks go to `stacks`.
+    pub fn of(
+        capture: &Capture,
+        window: &Window,
+        stacks: &mut ProcessStacks,
+        names: &mut dyn DeviceNames,
+    ) -> Self {
         let mut finder = GapFinder::resuming(capture.start_ns, &capture.counters_before);
         let mut records = records(capture, &mut finder, stacks);
         for record in &mut records.events {
@@ -52,7 +57,8 @@ impl Decoded {
         let mut devices = Devices::new(capture.start_ns, names);
         records.devices.iter().for_each(|record| devices.take(record));
         let facts = devices.finish(capture.end_ns, &capture.dirtied);
-        let facts = Facts { throttled_ns: capture.throttled_ns, ..facts };
+        let throttled = capture.throttled_ns(window.start_ns, window.end_ns);
+        let facts = Facts { throttled, ..facts };
         let (loss, lost) = losses(capture, records.undecodable);
         Self { timelines, facts, loss, lost }
     }

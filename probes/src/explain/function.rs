@@ -1,14 +1,15 @@
 //! Windows that the calls of one function bound: recorded as they come, until the recorder is dropped.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use super::calls::{Calls, Span};
 use super::state::PASS;
 use super::{ExplainError, Explainer, Recorded, Window};
 use crate::decode::Mark;
 use crate::error::AttachError;
+use crate::proc;
 
 /// Said of a window in whose beginning recording was just being turned off for the one before.
 const LATE: &str = "recording was turned on late in this window: its first part may lack events";
@@ -19,12 +20,11 @@ pub struct FunctionWindows<'a> {
     explainer: &'a Explainer,
     pid: u32,
     label: String,
-    /// When each thread entered the function.
-    open: HashMap<u32, u64>,
+    calls: Calls,
     /// Windows that are closed, and still being recorded with those that are not.
     closed: Vec<Window>,
-    is_late: bool,
-    opened: u64,
+    /// Records that had been lost at the last look.
+    ring_losses: u64,
 }
 
 /// A window that has closed.
@@ -54,27 +54,31 @@ impl<'a> FunctionWindows<'a> {
         state.mark_tracer()?;
         state.clock.start()?;
         state.probes.windows(pid, file, offset)?;
+        let ring_losses = state.ring_losses();
         drop(state);
         // Whoever looks for windows has them explained meanwhile: the ring buffer is read without waiting for that.
         explainer.inner.changed.notify_all();
-        let label = label.to_owned();
-        let (open, closed) = (HashMap::new(), Vec::new());
-        Ok(Self { explainer, pid, label, open, closed, is_late: false, opened: 0 })
+        let (label, calls, closed) = (label.to_owned(), Calls::default(), Vec::new());
+        Ok(Self { explainer, pid, label, calls, closed, ring_losses })
     }
 
-    /// How many windows have opened so far.
+    /// How many windows have opened so far, in any thread.
     pub const fn opened(&self) -> u64 {
-        self.opened
+        self.calls.opened()
     }
 
-    /// Looks for windows that have closed, after a moment in which some may.
+    /// Looks for windows that have closed, after a moment in which some may. They are handed out once no thread is
+    /// inside the function: recording goes on for those that are.
     ///
     /// # Errors
     /// [`AttachError`] where the programs could not be told, or their counters not be read.
     pub fn look(&mut self) -> Result<Vec<Opened>, AttachError> {
         thread::sleep(PASS);
+        // Before the records: a thread that returned and then ended has said so in them.
+        let ended = self.ended_threads();
         self.read();
-        match self.closed.is_empty() || !self.open.is_empty() {
+        self.cut(&ended);
+        match self.closed.is_empty() || !self.calls.is_idle() {
             true => Ok(Vec::new()),
             false => self.hand_out(),
         }
@@ -84,13 +88,9 @@ impl<'a> FunctionWindows<'a> {
     ///
     /// # Errors
     /// As [`FunctionWindows::look`].
-    pub fn finish(mut self) -> Result<Vec<Opened>, AttachError> {
+    pub fn finish(&mut self) -> Result<Vec<Opened>, AttachError> {
         self.read();
-        let end_ns = crate::proc::monotonic_ns();
-        let open = std::mem::take(&mut self.open);
-        for (tid, start_ns) in open {
-            self.closed.push(self.window(tid, start_ns, end_ns, true));
-        }
+        self.cut(&self.calls.tids());
         if self.closed.is_empty() { Ok(Vec::new()) } else { self.hand_out() }
     }
 
@@ -98,46 +98,60 @@ impl<'a> FunctionWindows<'a> {
         let mut state = self.explainer.inner.state();
         state.pass();
         let marks = state.take_marks();
+        if marks.is_empty() && self.calls.is_idle() && self.closed.is_empty() {
+            state.forget_readings();
+        }
+        let ring_losses = state.ring_losses();
         drop(state);
-        self.take(marks);
-    }
-
-    fn take(&mut self, marks: Vec<Mark>) {
-        for mark in marks {
-            let tid = mark.thread.tid;
-            if mark.opens {
-                self.opened += 1;
-                self.open.entry(tid).or_insert(mark.time_ns);
-            } else if let Some(start_ns) = self.open.remove(&tid) {
-                self.closed.push(self.window(tid, start_ns, mark.time_ns, false));
-            }
+        self.take(&marks);
+        if std::mem::replace(&mut self.ring_losses, ring_losses) < ring_losses {
+            self.calls.doubt();
         }
     }
 
-    fn window(&self, tid: u32, start_ns: u64, end_ns: u64, clamped: bool) -> Window {
+    fn take(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            let closed = self.calls.take(mark).map(|span| self.window(span));
+            self.closed.extend(closed);
+        }
+    }
+
+    /// Those that are inside the function and are no more.
+    fn ended_threads(&self) -> Vec<u32> {
+        let has_ended = |tid: &u32| !proc::thread_file(self.pid, *tid, "stat").exists();
+        self.calls.tids().into_iter().filter(has_ended).collect()
+    }
+
+    fn cut(&mut self, tids: &[u32]) {
+        let cut = self.calls.cut(tids, proc::monotonic_ns());
+        let cut: Vec<Window> = cut.into_iter().map(|span| self.window(span)).collect();
+        self.closed.extend(cut);
+    }
+
+    fn window(&self, span: Span) -> Window {
+        let Span { tid, start_ns, end_ns, clamped } = span;
         Window { start_ns, end_ns, tid, label: self.label.clone(), clamped }
     }
 
     /// Turns recording off until the next window, and hands out those that are closed.
     fn hand_out(&mut self) -> Result<Vec<Opened>, AttachError> {
         let mut state = self.explainer.inner.state();
-        let capture = state.finish()?;
+        let capture = Arc::new(state.finish()?);
         let marks = state.take_marks();
         state.begin(&[self.pid])?;
-        let is_late = std::mem::replace(&mut self.is_late, !marks.is_empty());
-        if self.is_late {
+        if !marks.is_empty() {
             // One opened while recording was being turned off: what is left of it is recorded.
             state.rearm()?;
         }
         drop(state);
-        let recorded = Recorded {
-            worker: self.explainer.worker.clone(),
-            capture: Arc::new(capture),
-            warning: is_late.then_some(LATE),
-        };
         let closed = std::mem::take(&mut self.closed);
-        self.take(marks);
-        Ok(closed.into_iter().map(|window| Opened { window, recorded: recorded.clone() }).collect())
+        self.take(&marks);
+        let hand_out = |window: Window| {
+            let is_late = window.start_ns < capture.start_ns;
+            let (worker, capture) = (self.explainer.worker.clone(), Arc::clone(&capture));
+            Opened { window, recorded: Recorded { worker, capture, warning: is_late.then_some(LATE) } }
+        };
+        Ok(closed.into_iter().map(hand_out).collect())
     }
 }
 

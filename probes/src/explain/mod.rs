@@ -19,12 +19,14 @@
 //! # }
 //! ```
 
+mod calls;
 mod capture;
 mod decoded;
 mod devices;
 mod function;
 mod lookup;
 mod quota;
+mod readings;
 mod state;
 mod worker;
 
@@ -58,7 +60,8 @@ pub struct Options {
     /// Size of the kernel's ring buffer in bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
     /// The most bytes of one window's records that are kept. With the ring buffer that is all that grows with
-    /// what happens in a window.
+    /// what happens in a window. Two windows, of which one is accounted for while the next is open, and the ring
+    /// buffer are 32 MiB by default.
     pub window_bytes: usize,
     /// Hand what the programs say of themselves to the logger of the `log` crate.
     pub log_bpf: bool,
@@ -66,7 +69,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rung: None, ring_bytes: 8 << 20, window_bytes: 16 << 20, log_bpf: false }
+        Self { rung: None, ring_bytes: 8 << 20, window_bytes: 12 << 20, log_bpf: false }
     }
 }
 
@@ -144,12 +147,18 @@ impl Explainer {
         Ok(self.inner.state().watch(&spans)?)
     }
 
+    /// Whether [`Explainer::arm`] has nothing to look at for these processes, which takes a while where a window is
+    /// being accounted for.
+    pub fn is_prepared(&self, pids: &[u32]) -> bool {
+        self.inner.state().watches(pids)
+    }
+
     /// Records the whole machine from now on, with the user stacks of these processes.
     ///
     /// # Errors
     /// [`ExplainError::Busy`] while another window is recorded.
     pub fn arm(&self, pids: &[u32]) -> Result<Armed, ExplainError> {
-        if !self.inner.state().watches(pids) {
+        if !self.is_prepared(pids) {
             self.prepare(pids)?;
         }
         self.inner.state().open(pids)?;

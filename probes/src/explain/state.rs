@@ -8,7 +8,8 @@ use std::time::Duration;
 use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Head, Loss};
 
 use super::capture::Capture;
-use super::quota::throttled_ns;
+use super::quota::Quotas;
+use super::readings::Reading;
 use super::{ExplainError, Options, SAMPLE_PERIOD_NS};
 use crate::decode::{Decoded, Decoder, Mark, UserSide};
 use crate::error::AttachError;
@@ -40,8 +41,6 @@ pub struct State {
 struct Opened {
     capture: Capture,
     recursion_misses: u64,
-    run_ns: u64,
-    throttled_ns: u64,
     dirtied: Vec<(Dirtier, Dirtied)>,
 }
 
@@ -91,21 +90,46 @@ impl State {
         let mut capture = Capture::new(self.limit);
         capture.pids = pids.to_vec();
         capture.cpus = self.cpus;
+        capture.quotas = Quotas::of(pids);
         capture.counters_before = self.probes.counters();
         let recursion_misses = self.probes.recursion_misses().unwrap_or(0);
-        let opened = Opened {
-            capture,
-            recursion_misses,
-            run_ns: self.run_ns(),
-            dirtied: self.probes.dirtied(),
-            throttled_ns: pids.iter().map(|pid| throttled_ns(*pid)).sum(),
-        };
-        self.window.insert(opened).capture.start_ns = proc::monotonic_ns();
+        let dirtied = self.probes.dirtied();
+        self.window = Some(Opened { capture, recursion_misses, dirtied });
+        self.look_at_counters();
+        if let Some(opened) = &mut self.window {
+            opened.capture.start_ns = proc::monotonic_ns();
+        }
         Ok(())
     }
 
-    /// Reads what has come.
+    /// Reads what has come, and the counters that go on beside it.
     pub fn pass(&mut self) {
+        // Before the records: a window whose opening is among those that are not read yet is later than this.
+        self.look_at_counters();
+        self.drain();
+    }
+
+    /// Forgets what the counters were before: no window is open, or waits to be handed out.
+    pub fn forget_readings(&mut self) {
+        if let Some(opened) = &mut self.window {
+            opened.capture.readings.keep_last();
+        }
+    }
+
+    /// Records of any kind that the ring buffer has had no room for, so far.
+    pub fn ring_losses(&self) -> u64 {
+        self.probes.counters().iter().map(|cpu| cpu.lost[Loss::RingFull as usize]).sum()
+    }
+
+    fn look_at_counters(&mut self) {
+        let (time_ns, run_ns) = (proc::monotonic_ns(), self.run_ns());
+        if let Some(Opened { capture, .. }) = &mut self.window {
+            let throttled_ns = capture.quotas.read();
+            capture.readings.push(Reading { time_ns, run_ns, throttled_ns });
+        }
+    }
+
+    fn drain(&mut self) {
         let Self { probes, window, marks, .. } = self;
         probes.drain(|record| {
             marks.extend(mark(record));
@@ -139,7 +163,7 @@ impl State {
                 break;
             }
             thread::sleep(Duration::from_millis(1));
-            self.pass();
+            self.drain();
         }
         let Some(mut opened) = self.window.take() else { return Err(AttachError::Missing("window")) };
         let capture = &mut opened.capture;
@@ -148,9 +172,6 @@ impl State {
         capture.counters_after = self.probes.counters();
         let misses = self.probes.recursion_misses().unwrap_or(0);
         capture.recursion_misses = misses.saturating_sub(opened.recursion_misses);
-        capture.overhead_ns = self.run_ns().saturating_sub(opened.run_ns);
-        let throttled: u64 = capture.pids.iter().map(|pid| throttled_ns(*pid)).sum();
-        capture.throttled_ns = throttled.saturating_sub(opened.throttled_ns);
         capture.dirtied = grown(&opened.dirtied, self.probes.dirtied());
         capture.attach = self.probes.hooks();
         Ok(opened.capture)

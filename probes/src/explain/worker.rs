@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use probes_common::{CODE_SPANS, CodeSpan};
-use reports::explain::Explain;
+use reports::explain::{Explain, Verdict};
 
 use super::capture::Capture;
 use super::decoded::Decoded;
@@ -85,7 +85,10 @@ fn work(names: &mut Symbolizer, lookup: &mut Lookup, job: Job) {
             let _ = reply.send(pids.iter().map(look).collect());
         }
         Job::Explain { capture, window, warning, reply } => {
-            let _ = reply.send(explain(names, lookup, &capture, &window, warning));
+            let explain = explain(names, lookup, &capture, &window, warning);
+            // Whoever has the answer may count on it that its room is free.
+            drop(capture);
+            let _ = reply.send(explain);
         }
     }
 }
@@ -97,18 +100,50 @@ fn explain(
     window: &Window,
     warning: Option<&'static str>,
 ) -> Explain {
-    lookup.refresh();
-    let decoded = Decoded::of(capture, names.stacks_mut(), lookup);
+    lookup.refresh(&capture.pids);
+    let decoded = Decoded::of(capture, window, names.stacks_mut(), lookup);
     let mut warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
     warnings.extend(hidden_kernel_symbols());
     let around = Surroundings {
         pids: capture.pids.clone(),
         attach: capture.attach.clone(),
         loss: decoded.loss,
-        lost: decoded.lost + u64::from(warning.is_some()),
-        probe_overhead_ns: capture.overhead_ns,
+        lost: decoded.lost,
+        probe_overhead_ns: capture.overhead_ns(window.start_ns, window.end_ns),
         warnings,
         reach_ns: REACH_NS,
     };
-    attribute::explain(window, &decoded.timelines, &decoded.facts, around, names)
+    let mut explain = attribute::explain(window, &decoded.timelines, &decoded.facts, around, names);
+    if let Some(reason) = warning {
+        doubt(&mut explain.verdict, reason);
+    }
+    explain
+}
+
+/// Calls a verdict unsound for a reason that no count of lost events tells.
+fn doubt(verdict: &mut Verdict, reason: &str) {
+    verdict.sound = false;
+    verdict.sentence.push_str(&format!(" Unsound: {reason}."));
+}
+
+#[cfg(test)]
+mod tests {
+    use reports::explain::Verdict;
+
+    use super::doubt;
+
+    #[test]
+    fn a_verdict_that_is_in_doubt_says_why_and_counts_no_event_that_nobody_saw_lost() {
+        let mut verdict = Verdict {
+            cause: None,
+            share: 1.0,
+            sentence: "All of it.".to_owned(),
+            sound: true,
+            lost: 0,
+            advice: Vec::new(),
+        };
+        doubt(&mut verdict, "recording began late");
+        assert_eq!((verdict.sound, verdict.lost), (false, 0));
+        assert_eq!(verdict.sentence, "All of it. Unsound: recording began late.");
+    }
 }

@@ -6,6 +6,7 @@ mod subject;
 use std::process::ExitCode;
 
 use probes::explain::{Explainer, Options, Window};
+use reports::explain::Explain;
 use subject::{Subject, assert_whole, cause_ms};
 use testkit::{LoopExt4, Need, Outcome, Test};
 
@@ -18,7 +19,12 @@ fn main() -> ExitCode {
         test("windows::what_runs_is_its_own_code", spin),
         test("windows::a_lock_names_its_holder", lock),
         test("windows::a_pipe_is_followed_to_its_peer", pipe),
+        test("windows::a_function_that_calls_itself_is_one_window", nested),
+        test("windows::a_window_whose_thread_ends_in_it_is_cut_there", left),
+        test("windows::those_of_other_threads_are_told_of", of_another_thread),
+        test("windows::several_that_are_asked_for_are_a_list_of_those_that_came", list),
         test("windows::a_process_is_explained_for_a_time", by_time),
+        test("windows::a_time_that_its_process_ended_is_no_whole_window", ended),
         test("windows::a_caller_arms_and_disarms", by_caller),
         test("windows::a_function_that_is_not_there_offers_the_nearest", not_found),
         test("windows::a_window_that_never_opens_is_a_failure", never),
@@ -67,6 +73,56 @@ fn pipe() -> Outcome {
     Ok(())
 }
 
+// It sleeps for 20 ms, calls itself, and sleeps for 40 ms more.
+fn nested() -> Outcome {
+    let explain = Subject::start("nest", None).slowest();
+    assert!(cause_ms(&explain, "timer") >= 50, "{explain:#?}");
+    Ok(())
+}
+
+fn left() -> Outcome {
+    let subject = Subject::start("exit", None);
+    let arguments = ["--window-fn", "the_window", "--windows", "1", "--duration", "20s", "--format", "json"];
+    let output = subject.explain(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let explain: Explain = serde_json::from_slice(&output.stdout)?;
+    assert_whole(&explain);
+    assert!(explain.window.clamped, "{explain:#?}");
+    Ok(())
+}
+
+fn of_another_thread() -> Outcome {
+    let subject = Subject::start("sleep", None);
+    let peer = subject.thread("peer").to_string();
+    let output = subject.explain(&["--window-fn", "the_window", "--tid", &peer, "--duration", "800ms"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("the_window was called"), "{said}");
+    assert!(said.contains(&format!("never by thread {peer}: leave out --tid")), "{said}");
+    Ok(())
+}
+
+fn list() -> Outcome {
+    let subject = Subject::start("sleep", None);
+    let arguments = ["--window-fn", "the_window", "--windows", "1", "--slowest", "3", "--format", "json"];
+    let output = subject.explain(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let windows: Vec<Explain> = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(windows.len(), 1);
+    Ok(())
+}
+
+fn ended() -> Outcome {
+    let mut subject = Subject::start("sleep", None);
+    let output = subject.explain_its_end(&["--duration", "60s", "--format", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let explain: Explain = serde_json::from_slice(&output.stdout)?;
+    assert_whole(&explain);
+    assert!(explain.window.clamped && explain.window_ns < 60_000_000_000, "{explain:#?}");
+    assert!(explain.window.label.ends_with(" of 1m"), "{}", explain.window.label);
+    Ok(())
+}
+
 fn fsync() -> Outcome {
     let folder = tempfile::tempdir()?;
     let mounted = LoopExt4::mount(folder.path(), 64, "")?;
@@ -84,7 +140,7 @@ fn by_time() -> Outcome {
     let subject = Subject::start("sleep", None);
     let output = subject.explain(&["--duration", "400ms", "--format", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let explain: reports::explain::Explain = serde_json::from_slice(&output.stdout)?;
+    let explain: Explain = serde_json::from_slice(&output.stdout)?;
     assert_whole(&explain);
     assert_eq!((explain.window.label.as_str(), explain.window.tid), ("400ms", subject.pid()));
     assert!(cause_ms(&explain, "timer") >= 100, "{explain:#?}");

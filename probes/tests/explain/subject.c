@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +77,12 @@ __attribute__((noinline)) void the_window(const char *what, const char *path)
 	char byte = 1;
 	if (!strcmp(what, "sleep"))
 		sleep_ms(40);
+	else if (!strcmp(what, "nest")) {
+		sleep_ms(20);
+		the_window("inside", path);
+		sleep_ms(40);
+	} else if (!strcmp(what, "exit"))
+		syscall(SYS_exit, 0);
 	else if (!strcmp(what, "spin"))
 		spin_ms(40);
 	else if (!strcmp(what, "lock")) {
@@ -87,6 +94,13 @@ __attribute__((noinline)) void the_window(const char *what, const char *path)
 	} else if (!strcmp(what, "fsync"))
 		write_and_sync(path);
 	__asm__ volatile("" ::: "memory");
+}
+
+static void *leaver(void *path)
+{
+	pthread_setname_np(pthread_self(), "leaver");
+	the_window("exit", path);
+	return 0;
 }
 
 int main(int count, char **words)
@@ -101,7 +115,9 @@ int main(int count, char **words)
 		sleep_ms(150);
 		while (!strcmp(words[1], "lock") && !held)
 			sleep_ms(1);
-		if (strcmp(words[1], "never"))
+		if (!strcmp(words[1], "exit"))
+			pthread_create(&thread, 0, leaver, words[2]);
+		else if (strcmp(words[1], "never"))
 			the_window(words[1], words[2]);
 	}
 }

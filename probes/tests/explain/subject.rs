@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use reports::explain::Explain;
 use tempfile::TempDir;
@@ -32,6 +34,31 @@ impl Subject {
         command.args(["explain", "--pid", &pid]).args(arguments).output().unwrap()
     }
 
+    /// The same, with the program killed as soon as its time is recorded.
+    pub fn explain_its_end(&mut self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forkd-probe"));
+        command.args(["explain", "--pid", &self.pid().to_string()]).args(arguments);
+        let probe = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Its reader starts once everything is attached; the window opens right after it.
+        while !has_thread(probe.id(), "forkd-explain") {
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(Duration::from_millis(500));
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        probe.wait_with_output().unwrap()
+    }
+
+    /// The id of its thread of that name.
+    pub fn thread(&self, name: &str) -> u32 {
+        loop {
+            if let Some((tid, _)) = threads(self.pid()).into_iter().find(|(_, known)| known == name) {
+                return tid;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The slowest of its first windows.
     pub fn slowest(&self) -> Explain {
         let output = self.explain(&["--window-fn", "the_window", "--windows", "3", "--format", "json"]);
@@ -52,6 +79,20 @@ impl Drop for Subject {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn has_thread(pid: u32, name: &str) -> bool {
+    threads(pid).iter().any(|(_, known)| known == name)
+}
+
+/// Ids and names.
+fn threads(pid: u32) -> Vec<(u32, String)> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let thread = |entry: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, name.trim_end().to_owned()))
+    };
+    entries.filter_map(thread).collect()
 }
 
 fn compile(folder: &Path) -> PathBuf {

@@ -1,0 +1,151 @@
+//! Where windows come from: calls of a function, signals, or a length of time.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use probes::explain::{Explainer, FunctionWindows, Opened, Window};
+use probes::symbolize::functions::Function;
+use probes::target::Target;
+use reports::units;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::slowest::Slowest;
+use super::{ExplainCommand, WindowSignal};
+use crate::cli::ending::{Ending, Endings};
+
+/// The window of a process without another, unless another length is asked for.
+const DEFAULT: Duration = Duration::from_secs(10);
+/// How long is waited for Ctrl-C, or the end of the process, at each look.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// What windows are of, and what ends them all.
+pub struct Source<'a> {
+    pub command: &'a ExplainCommand,
+    pub target: &'a Target,
+    pub endings: &'a Endings,
+    pub explainer: &'a Explainer,
+}
+
+impl Source<'_> {
+    /// Each call of the function is a window. Gives how many there were, also of threads that are not followed.
+    pub fn by_function(&self, function: &Function, slowest: &mut Slowest) -> anyhow::Result<u64> {
+        let Function { name, file, offset } = function;
+        let mut windows = FunctionWindows::attach(self.explainer, self.command.pid, file, *offset, name)?;
+        let deadline = self.deadline();
+        eprintln!("watching {name} of process {}", self.command.pid);
+        while !self.is_enough(slowest) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            self.take(&windows.look()?, slowest)?;
+            if self.endings.wait(vec![self.target.process()], GLANCE)? != Ending::Elapsed {
+                break;
+            }
+        }
+        self.take(&windows.finish()?, slowest)?;
+        Ok(windows.opened())
+    }
+
+    fn take(&self, windows: &[Opened], slowest: &mut Slowest) -> anyhow::Result<()> {
+        let is_followed = |opened: &&Opened| self.command.tid.is_none_or(|tid| tid == opened.window.tid);
+        for opened in windows.iter().filter(is_followed) {
+            if !self.is_enough(slowest) {
+                slowest.add(opened.recorded.explain(&opened.window)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The window begins now, and is as long as it was asked for where nothing ends it earlier.
+    pub fn by_time(&self, slowest: &mut Slowest) -> anyhow::Result<()> {
+        let length = self.command.duration.unwrap_or(DEFAULT);
+        let armed = self.explainer.arm(&[self.command.pid])?;
+        let start_ns = probes::monotonic_ns();
+        let ending = self.endings.wait(vec![self.target.process()], length)?;
+        let end_ns = probes::monotonic_ns();
+        let clamped = ending != Ending::Elapsed;
+        let label = label(length, end_ns - start_ns, clamped);
+        let window = Window { start_ns, end_ns, tid: self.tid(), label, clamped };
+        slowest.add(armed.disarm()?.explain(&window)?);
+        Ok(())
+    }
+
+    /// A window is what lies between two signals.
+    pub fn by_signal(&self, signal: WindowSignal, slowest: &mut Slowest) -> anyhow::Result<()> {
+        let (number, label) = match signal {
+            WindowSignal::Usr1 => (signal_hook::consts::SIGUSR1, "SIGUSR1"),
+            WindowSignal::Usr2 => (signal_hook::consts::SIGUSR2, "SIGUSR2"),
+        };
+        let (signals, writer) = UnixStream::pair().context("opening a socket pair for signals")?;
+        signal_hook::low_level::pipe::register(number, writer).context("catching the signal")?;
+        self.explainer.prepare(&[self.command.pid])?;
+        let deadline = self.deadline();
+        eprintln!("send {label} to process {} to open a window, and again to close it", std::process::id());
+        while !self.is_enough(slowest) && self.wait_for(&signals, deadline)? {
+            let armed = self.explainer.arm(&[self.command.pid])?;
+            let start_ns = probes::monotonic_ns();
+            let has_closed = self.wait_for(&signals, deadline)?;
+            let end_ns = probes::monotonic_ns();
+            let (label, clamped) = (label.to_owned(), !has_closed);
+            let window = Window { start_ns, end_ns, tid: self.tid(), label, clamped };
+            slowest.add(armed.disarm()?.explain(&window)?);
+            if !has_closed {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the signal; false where something else ends the recording first.
+    fn wait_for(&self, mut signals: &UnixStream, deadline: Option<Instant>) -> anyhow::Result<bool> {
+        /// How often the other endings are looked for.
+        const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        loop {
+            let mut fds = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+            match poll(&mut fds, Some(&LOOK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {
+                    signals.read_exact(&mut [0]).context("reading that the signal came")?;
+                    return Ok(true);
+                }
+                Err(error) => return Err(error).context("waiting for the signal"),
+            }
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over || self.endings.wait(vec![self.target.process()], GLANCE)? != Ending::Elapsed {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.command.duration.and_then(|duration| Instant::now().checked_add(duration))
+    }
+
+    fn tid(&self) -> u32 {
+        self.command.tid.unwrap_or(self.command.pid)
+    }
+
+    fn is_enough(&self, slowest: &Slowest) -> bool {
+        self.command.windows.is_some_and(|most| slowest.seen() >= most)
+    }
+}
+
+/// What bounded a window of time: the length that was asked for, and what there was of it where that is less.
+fn label(asked: Duration, length_ns: u64, clamped: bool) -> String {
+    let asked = humantime::format_duration(asked);
+    if clamped { format!("{} of {asked}", units::duration(length_ns)) } else { asked.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::label;
+
+    #[test]
+    fn a_window_of_time_that_ended_early_does_not_pass_for_a_whole_one() {
+        let asked = Duration::from_secs(3);
+        assert_eq!(label(asked, 3_000_012_345, false), "3s");
+        assert_eq!(label(asked, 1_204_000_000, true), "1.20 s of 3s");
+    }
+}
