@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use forkd::api::{BranchMode, DataPath};
-use probes::attribute::CAUSES;
+use probes::attribute::{REMEDIES, Remedy};
 use reports::units::duration;
 
 use crate::Error;
@@ -36,55 +36,55 @@ pub struct Request {
 
 /// One piece of advice.
 struct Case {
-    /// As the cause table gives it, in short.
+    /// In short.
     advice: &'static str,
+    /// How the text of the remedy begins.
+    begins: &'static str,
     /// What it is against.
     scenario: &'static Scenario,
-    /// Whether a cause is one of those that it takes away.
-    removes: fn(&str) -> bool,
     /// How the BRANCH is asked for when it is followed.
     followed: fn(BranchOf) -> BranchOf,
     /// What is in the way then.
     left: Inject,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case {
         advice: "stage in memory",
+        begins: "stage in memory",
         scenario: &scenarios::SLOW_DISK,
-        removes: |cause| action_of(cause) == Some("data_path=stage"),
         followed: |of| BranchOf { data_path: DataPath::Stage, ..of },
         left: scenarios::SLOW_DISK.inject,
     },
     Case {
+        advice: "preallocate",
+        begins: "preallocate",
+        scenario: &scenarios::SLOW_DISK,
+        followed: |of| BranchOf { data_path: DataPath::Fallocate, ..of },
+        left: scenarios::SLOW_DISK.inject,
+    },
+    Case {
         advice: "lift the CPU quota",
+        begins: "lift the CPU quota",
         scenario: &scenarios::CPU_QUOTA,
-        removes: |cause| cause == "cpu_quota",
         followed: |of| of,
         left: nothing,
     },
     Case {
         advice: "raise wbt_lat_usec",
+        begins: "raise wbt_lat_usec",
         scenario: &scenarios::WBT,
-        removes: |cause| cause == "writeback_throttle",
         followed: |of| of,
-        // The same neighbours, and no throttle.
-        left: scenarios::NEIGHBOUR_WRITES.inject,
+        left: scenarios::inject_unthrottled_wbt,
     },
     Case {
         advice: "move the neighbour",
+        begins: "move the neighbour whose requests",
         scenario: &scenarios::NEIGHBOUR_READS,
-        removes: |cause| {
-            matches!(cause, "request_queue" | "device_time" | "own_writeback" | "journal_commit")
-        },
         followed: |of| of,
         left: nothing,
     },
 ];
-
-fn action_of(cause: &str) -> Option<&'static str> {
-    CAUSES.iter().find(|entry| entry.id == cause)?.action
-}
 
 /// Tries every piece of advice, and prints prediction against measurement.
 pub async fn run(request: &Request, interrupt: &mut Interrupt) -> Result<(), Error> {
@@ -103,6 +103,13 @@ pub async fn run(request: &Request, interrupt: &mut Interrupt) -> Result<(), Err
 }
 
 impl Case {
+    /// The same table that advice in accounts is given by.
+    fn remedy(&self) -> Result<&'static Remedy, Error> {
+        let begins = |remedy: &&Remedy| remedy.text.starts_with(self.begins);
+        let unknown = || Error::Usage(format!("no remedy begins with '{}'", self.begins));
+        REMEDIES.iter().find(begins).ok_or_else(unknown)
+    }
+
     async fn tried(&self, request: &Request, work: &Work) -> Result<String, Error> {
         let Subject::Branch(of) = self.scenario.subject else {
             return Err(Error::Usage(format!("{} is no BRANCH", self.scenario.name)));
@@ -169,13 +176,10 @@ impl Case {
         let branch = stage.site.api.branch_as(&sandbox.id, &Stage::request(of, "window")).await?;
         debug_assert!(of.mode == BranchMode::Full || branch.mode == of.mode, "{branch:?}");
         let explained = explain::of_branch(&stage.site.api, &branch.id).await?;
-        let removed_ns: u64 =
-            explained.causes.iter().filter(|cause| (self.removes)(&cause.cause)).map(|cause| cause.ns).sum();
+        let times = explained.causes.iter().map(|cause| (cause.cause.as_str(), cause.ns));
+        let predicted_ns = self.remedy()?.predicted_ns(explained.window_ns, times);
         let ms = |ns: u64| ns as f64 / 1e6;
-        Ok(Pause {
-            pause_ms: ms(branch.pause_ns),
-            predicted_ms: ms(branch.pause_ns.saturating_sub(removed_ns)),
-        })
+        Ok(Pause { pause_ms: ms(branch.pause_ns), predicted_ms: ms(predicted_ns) })
     }
 }
 
@@ -191,17 +195,26 @@ fn row([advice, pause, predicted, measured, ratio, interval]: [&str; 6]) -> Stri
 
 #[cfg(test)]
 mod tests {
-    use super::{CASES, action_of, row};
+    use super::{CASES, row};
+    use crate::battery::scenario::Expected;
 
     #[test]
-    fn each_piece_of_advice_takes_away_what_its_scenario_expects() {
-        use crate::battery::scenario::Expected;
+    fn each_case_follows_one_remedy_of_the_table_and_that_leaves_copying_alone() {
         for case in &CASES {
-            let Expected::OneOf(ids) = case.scenario.expected else { panic!("{}", case.advice) };
-            assert!(ids.iter().all(|id| (case.removes)(id)), "{}: {ids:?}", case.advice);
-            assert!(!(case.removes)("dirty_page_copy"), "{}", case.advice);
+            let remedy = case.remedy().unwrap();
+            assert!(!remedy.removes("dirty_page_copy"), "{}", case.advice);
         }
-        assert_eq!(action_of("no such cause"), None);
+    }
+
+    #[test]
+    fn staging_and_lifting_a_quota_take_away_all_that_their_scenarios_expect() {
+        for case in
+            CASES.iter().filter(|case| ["stage in memory", "lift the CPU quota"].contains(&case.advice))
+        {
+            let Expected::OneOf(ids) = case.scenario.expected else { panic!("{}", case.advice) };
+            let remedy = case.remedy().unwrap();
+            assert!(ids.iter().all(|id| remedy.removes(id)), "{}: {ids:?}", case.advice);
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn attribution(record: &BranchRecord) -> String {
             text.push_str(&format!("  {ns:>10} {unexplained:>5.1} %  unexplained\n"));
             for advice in &explain.verdict.advice {
                 let predicted = duration(advice.predicted_ns);
-                text.push_str(&format!("  advice  {}: {predicted} without it\n", plain(&advice.text)));
+                text.push_str(&format!("  advice  {predicted} would remain: {}\n", plain(&advice.text)));
             }
             text
         }

@@ -73,8 +73,8 @@ pub struct Facts {
     pub commits: Vec<CommitSpan>,
     /// Dirty pages, most bytes first.
     pub dirty: Vec<Dirty>,
-    /// Time that the window's process was held back by its CPU quota, as `cpu.stat` counts it.
-    pub throttled_ns: u64,
+    /// Watched processes, and the nanoseconds for which their CPU quota held them back, as `cpu.stat` counts them.
+    pub throttled: Vec<(u32, u64)>,
 }
 
 impl Facts {
@@ -104,12 +104,18 @@ impl Facts {
         })
     }
 
-    /// The request whose completion ended a wait at `time_ns`: the last that completed before, within `reach_ns`.
-    pub fn completed_by(&self, time_ns: u64, reach_ns: u64) -> Option<&RequestSpan> {
+    /// The request whose completion ended a wait of `tid` at `time_ns`: the last that completed before, within
+    /// `reach_ns`; one that the thread made itself sooner than another's.
+    pub fn completed_by(&self, tid: u32, time_ns: u64, reach_ns: u64) -> Option<&RequestSpan> {
         let near = |request: &&RequestSpan| {
             request.completed_ns <= time_ns && request.completed_ns + reach_ns >= time_ns
         };
-        self.requests.iter().filter(near).max_by_key(|request| request.completed_ns)
+        self.requests.iter().filter(near).max_by_key(|request| (request.tid == tid, request.completed_ns))
+    }
+
+    /// For how long a CPU quota held the process `pid` back; 0 for one that is not watched.
+    pub fn throttled_ns(&self, pid: u32) -> u64 {
+        self.throttled.iter().find(|(known, _)| *known == pid).map_or(0, |(_, ns)| *ns)
     }
 }
 

@@ -6,6 +6,7 @@
 mod causes;
 mod facts;
 mod path;
+mod remedies;
 mod report;
 mod rules;
 mod running;
@@ -16,6 +17,7 @@ mod words;
 pub use causes::{CAUSES, Cause, Entry, TABLE};
 pub use facts::{CommitSpan, Dirty, Facts, RequestSpan, SyncSpan};
 pub use path::{Piece, attribute};
+pub use remedies::{REMEDIES, Remedy};
 pub use report::{Surroundings, explain};
 pub use rules::{Follow, Match, On, classify};
 pub use timeline::{Run, Sample, Timelines};

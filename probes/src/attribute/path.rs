@@ -72,7 +72,7 @@ pub struct Span {
     /// The links so far.
     pub chain: Vec<String>,
     /// The threads that the path came through.
-    through: Vec<u32>,
+    pub through: Vec<u32>,
 }
 
 /// The pieces that tile `window`, in the order of time.
@@ -260,9 +260,13 @@ impl Walk<'_> {
 
     /// `fsync of memory.bin`, `write`: the call that frames are under, with its file where that is known.
     pub fn call(&self, span: &Span, frames: &Frames) -> Option<String> {
+        self.call_at(span.tid, span.start_ns + (span.end_ns - span.start_ns) / 2, frames)
+    }
+
+    /// The same, of the thread `tid` at one instant.
+    pub fn call_at(&self, tid: u32, time_ns: u64, frames: &Frames) -> Option<String> {
         let call = system_call(&frames.kernel)?;
-        let middle_ns = span.start_ns + (span.end_ns - span.start_ns) / 2;
-        match self.facts.sync(span.tid, middle_ns) {
+        match self.facts.sync(tid, time_ns) {
             Some(sync) if call.contains("sync") => Some(format!("{call} of {}", sync.file)),
             _ => Some(call.to_owned()),
         }

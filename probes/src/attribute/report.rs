@@ -9,15 +9,16 @@ use super::Window;
 use super::causes::{Cause, TABLE};
 use super::facts::{Facts, overlap};
 use super::path::{Piece, attribute};
+use super::remedies::{REMEDIES, Remedy};
 use super::rules::{On, classify};
 use super::timeline::Timelines;
 use crate::aggregate::Names;
 use crate::decode::Peer as Woken;
 use crate::interval::{Doing, KernelStack, OffCpu};
 
-/// Causes that advice is given for: the rest is too short to be worth it.
+/// The most pieces of advice.
 const ADVISED: usize = 3;
-/// The smallest part of the window that advice is given for.
+/// The smallest part of the window that advice is given for: less is not worth it.
 const ADVISED_SHARE: f64 = 0.05;
 /// The part of the window that a passive waiter waits for at least.
 const PASSIVE_SHARE: f64 = 0.9;
@@ -96,6 +97,7 @@ fn segment(piece: Piece, timelines: &Timelines) -> Segment {
         chain: piece.chain,
         kernel_stack: piece.kernel,
         user_stack: piece.user,
+        truncated: piece.truncated,
     }
 }
 
@@ -181,19 +183,25 @@ fn glue(detail: &str) -> &'static str {
     if detail.is_empty() || reads_on.iter().any(|start| detail.starts_with(start)) { "" } else { ":" }
 }
 
+/// What would save most, if it saves enough to be worth it.
 fn advice(causes: &[explain::Cause], window_ns: u64) -> Vec<Advice> {
-    let worth_it = causes.iter().filter(|cause| cause.share >= ADVISED_SHARE).take(ADVISED);
-    worth_it
-        .filter_map(|cause| {
-            let entry = super::CAUSES.iter().find(|entry| entry.id == cause.cause)?;
-            (!entry.advice.is_empty()).then(|| Advice {
-                cause: cause.cause.clone(),
-                text: entry.advice.to_owned(),
-                predicted_ns: window_ns - cause.ns,
-                action: entry.action.map(str::to_owned),
-            })
-        })
-        .collect()
+    let mut advice: Vec<Advice> =
+        REMEDIES.iter().filter_map(|remedy| advised(remedy, causes, window_ns)).collect();
+    advice.sort_by_key(|advice| advice.predicted_ns);
+    advice.truncate(ADVISED);
+    advice
+}
+
+fn advised(remedy: &Remedy, causes: &[explain::Cause], window_ns: u64) -> Option<Advice> {
+    let times = causes.iter().map(|cause| (cause.cause.as_str(), cause.ns));
+    let predicted_ns = remedy.predicted_ns(window_ns, times);
+    let removes = causes.iter().map(|cause| &cause.cause).filter(|id| remedy.removes(id));
+    (part(window_ns - predicted_ns, window_ns) >= ADVISED_SHARE).then(|| Advice {
+        removes: removes.cloned().collect(),
+        text: remedy.text.to_owned(),
+        predicted_ns,
+        action: remedy.action.map(str::to_owned),
+    })
 }
 
 /// Threads of the watched processes that waited for all of the window, or nearly, and are not on the path.

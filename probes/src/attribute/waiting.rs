@@ -30,8 +30,9 @@ pub fn for_a_cpu(
     let length_ns = span.end_ns - span.start_ns;
     // On a busy host others hold the CPU meanwhile as well: then the kernel's account of the quota decides.
     let is_no_queue = held_ns < length_ns / QUEUE_SHARE;
-    let is_counted = walk.facts.throttled_ns >= length_ns / QUEUE_SHARE;
-    let looks_throttled = walk.facts.throttled_ns > 0 && length_ns >= MS && (is_no_queue || is_counted);
+    let throttled_ns = walk.timelines.process(span.tid).map_or(0, |pid| walk.facts.throttled_ns(pid));
+    let is_counted = throttled_ns >= length_ns / QUEUE_SHARE;
+    let looks_throttled = throttled_ns > 0 && length_ns >= MS && (is_no_queue || is_counted);
     let name = words::thread(walk.timelines, span.tid);
     if is_throttled || looks_throttled {
         let detail = format!("of {name}'s cgroup");
@@ -83,7 +84,7 @@ pub fn for_cause(walk: &mut Walk<'_>, span: &Span, cause: Cause, frames: Frames,
 
 /// When the driver took the request that the wait was for, if that is known and inside the wait.
 fn issued(walk: &Walk<'_>, span: &Span) -> Option<u64> {
-    let request = walk.facts.completed_by(span.end_ns, COMPLETION_REACH_NS)?;
+    let request = walk.facts.completed_by(span.tid, span.end_ns, COMPLETION_REACH_NS)?;
     Some(request.issued_ns.clamp(span.start_ns, span.end_ns))
 }
 
@@ -95,7 +96,7 @@ fn storage(walk: &mut Walk<'_>, span: &Span, cause: Cause, frames: &Frames) {
 
 /// A wait for another thread that its own time limit ended.
 pub fn ran_out(walk: &mut Walk<'_>, span: &Span, frames: Frames) {
-    let call = walk.call(span, &frames).unwrap_or_else(|| words::kernel_work(&frames.kernel));
+    let call = words::waits_in(walk, span, &frames);
     let name = words::thread(walk.timelines, span.tid);
     let links = vec![format!("{name} waits in {call}"), "until its time is over".to_owned()];
     walk.because(span, Cause::Timer, format!("{call} of {name}"), links, frames);
@@ -121,12 +122,14 @@ pub fn for_unseen(walk: &mut Walk<'_>, span: &Span, cause: Option<Cause>, frames
 pub fn for_interrupt(walk: &mut Walk<'_>, span: &Span, cause: Option<Cause>, frames: Frames, name: &str) {
     match cause {
         Some(cause) => {
-            let call = walk.call(span, &frames).unwrap_or_else(|| words::kernel_work(&frames.kernel));
+            let call = words::waits_in(walk, span, &frames);
             let me = words::thread(walk.timelines, span.tid);
             let link = format!("{me} waits in {call}");
             walk.because(span, cause, format!("woken by an interrupt ({name})"), vec![link], frames);
         }
-        None if issued(walk, span).is_some() => for_cause(walk, span, Cause::DeviceTime, frames, None),
+        None if may_be_of_a_disk(name) && issued(walk, span).is_some() => {
+            for_cause(walk, span, Cause::DeviceTime, frames, None);
+        }
         None => {
             let what = format!("woken by an interrupt ({name}); no row of the cause table has its frames");
             walk.unexplained(span, &what, frames);
@@ -134,12 +137,20 @@ pub fn for_interrupt(walk: &mut Walk<'_>, span: &Span, cause: Option<Cause>, fra
     }
 }
 
+/// Whether an interrupt of this name can be that of a request: a device's, a message from the CPU that had it, what both
+/// leave to a soft interrupt, or one whose entry nobody saw. Not a clock, the network or the scheduler.
+fn may_be_of_a_disk(name: &str) -> bool {
+    const DISKS: [&str; 6] =
+        ["softirq/block", "softirq/irq_poll", "softirq/tasklet", "softirq", "device_interrupt", "idle"];
+    DISKS.contains(&name) || name.starts_with("irq/") || name.starts_with("call_function")
+}
+
 /// A wait that nobody was seen to end.
 pub fn not_woken(walk: &mut Walk<'_>, span: &Span, cause: Option<Cause>, frames: Frames) {
     let Some(cause) = cause else {
         return walk.unexplained(span, "asleep, and nobody was seen to wake it", frames);
     };
-    let call = walk.call(span, &frames).unwrap_or_else(|| words::kernel_work(&frames.kernel));
+    let call = words::waits_in(walk, span, &frames);
     let me = words::thread(walk.timelines, span.tid);
     let detail = "nobody woke it inside the window".to_owned();
     walk.because(span, cause, detail, vec![format!("{me} waits in {call}")], frames);

@@ -32,10 +32,19 @@ pub fn thread(timelines: &Timelines, tid: u32) -> String {
     if comm.is_empty() { format!("thread({tid})") } else { format!("{comm}({tid})") }
 }
 
-/// What kernel frames without a system call are about: the outermost function that says something.
-pub fn kernel_work(kernel: &[String]) -> String {
-    let telling = |frame: &&String| !ENTRY.contains(&frame.as_str()) && !frame.starts_with("0x");
-    kernel.iter().rev().find(telling).or(kernel.first()).cloned().unwrap_or_else(|| "the kernel".to_owned())
+/// What kernel frames without a system call are about: the outermost function that says something. None where no
+/// frame has a name that does: addresses, and the thunks that stand in for calls and returns (arch/x86/lib/retpoline.S).
+pub fn kernel_work(kernel: &[String]) -> Option<String> {
+    let is_stand_in = |frame: &str| frame.contains("_indirect_thunk_") || frame.contains("return_thunk");
+    let telling =
+        |frame: &&String| !ENTRY.contains(&frame.as_str()) && !frame.starts_with("0x") && !is_stand_in(frame);
+    kernel.iter().rev().find(telling).cloned()
+}
+
+/// The system call that a thread waits in, or what else its kernel frames say.
+pub fn waits_in(walk: &Walk<'_>, span: &Span, frames: &Frames) -> String {
+    let call = walk.call(span, frames).or_else(|| kernel_work(&frames.kernel));
+    call.or_else(|| frames.kernel.first().cloned()).unwrap_or_else(|| "the kernel".to_owned())
 }
 
 /// `fc_api(12) waits in epoll_wait for firecracker(11)`.
@@ -113,7 +122,7 @@ pub fn object(
     waker: Option<&By>,
 ) -> (String, Vec<String>) {
     let title = cause.entry().title;
-    let call = walk.call(span, frames);
+    let call = waits_in(walk, span, frames);
     let by = match waker {
         Some(By::Thread(tid)) => Some((*tid, thread(walk.timelines, *tid))),
         _ => None,
@@ -124,14 +133,10 @@ pub fn object(
         }
         (Cause::RemoteFileSystem, Some((_, by))) => format!("answered by {by}"),
         (Cause::Stopped, _) => stopped(&frames.kernel, by.as_ref().map(|(_, by)| by.as_str())),
-        (Cause::Timer, _) => call.clone().unwrap_or_else(|| kernel_work(&frames.kernel)),
+        (Cause::Timer, _) => call.clone(),
         _ => innermost(frames),
     };
-    let mut links = vec![format!(
-        "{} in {}",
-        thread(walk.timelines, span.tid),
-        call.unwrap_or_else(|| kernel_work(&frames.kernel))
-    )];
+    let mut links = vec![format!("{} in {call}", thread(walk.timelines, span.tid))];
     links.push(format!("{title}, {detail}"));
     if let (
         Cause::FutexContention | Cause::KernelLock | Cause::InodeLock | Cause::RemoteFileSystem,

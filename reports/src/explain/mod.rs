@@ -92,6 +92,9 @@ pub struct Segment {
     pub kernel_stack: Vec<String>,
     /// User frames, innermost first.
     pub user_stack: Vec<String>,
+    /// An event inside it may have been lost: it may have begun or ended elsewhere, and have another cause in part.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 /// The time that one cause took on the path.
@@ -144,7 +147,8 @@ pub struct Verdict {
     pub share: f64,
     /// The same as a sentence.
     pub sentence: String,
-    /// No event was lost inside the window. Where some were, the rest of the report may be wrong.
+    /// No event was lost inside the window, and it was recorded from its first nanosecond. Where that is not so,
+    /// the sentence says why, and the rest of the report may be wrong.
     pub sound: bool,
     /// Events that were lost inside the window.
     pub lost: u64,
@@ -155,11 +159,13 @@ pub struct Verdict {
 /// One thing that could be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
-    /// The cause that it is against.
-    pub cause: String,
+    /// The causes of this window that are gone when it is followed, by their ids, most time first. Empty in reports
+    /// of releases that gave advice cause by cause.
+    #[serde(default)]
+    pub removes: Vec<String>,
     /// What to do.
     pub text: String,
-    /// What the window would be without that cause: its length less the cause's time on the path.
+    /// What the window would be then: its length less the time of those causes on the path.
     pub predicted_ns: u64,
     /// What a program can set to follow the advice, as `key=value`: `data_path=stage`. `None` where only
     /// a person can.

@@ -27,7 +27,11 @@ pub fn one_line(explain: &Explain) -> String {
         format!("{} {}{detail}; ", share(cause.ns, explain.window_ns), cause.title)
     });
     let open = if explain.window.clamped { ", still open at the end" } else { "" };
-    let unsound = if explain.verdict.sound { "" } else { "; unsound: events were lost" };
+    let unsound = match (explain.verdict.sound, explain.verdict.lost) {
+        (true, _) => "",
+        (false, 0) => "; unsound: the report says why",
+        (false, _) => "; unsound: events were lost",
+    };
     format!(
         "{} {}{open}: {}unexplained {}{unsound}",
         explain.window.label,
@@ -149,13 +153,26 @@ fn advice(out: &mut String, explain: &Explain) -> std::fmt::Result {
     if advice.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\nWhat could be done, and the window without that cause")?;
-    for Advice { cause, text, predicted_ns, .. } in advice {
-        let title = explain.causes.iter().find(|known| known.cause == *cause).map_or(cause, |it| &it.title);
-        let line = format!("  {title}: {text} (predicted: {})", duration(*predicted_ns));
+    writeln!(out, "\nWhat could be done, and the window then")?;
+    for Advice { removes, text, predicted_ns, .. } in advice {
+        let line = format!("  {text} ({}{})", duration(*predicted_ns), without(explain, removes));
         out.push_str(&wrap(&line, " ", "    "));
     }
     Ok(())
+}
+
+/// The causes that are gone then, the longest of them by name.
+fn without(explain: &Explain, removes: &[String]) -> String {
+    fn title<'a>(explain: &'a Explain, id: &'a str) -> &'a str {
+        explain.causes.iter().find(|known| known.cause == id).map_or(id, |known| &known.title)
+    }
+    let title = |id| title(explain, id);
+    match removes {
+        [] => String::new(),
+        [one] => format!(", without {}", title(one)),
+        [one, two] => format!(", without {} and {}", title(one), title(two)),
+        [one, two, rest @ ..] => format!(", without {}, {} and {} more", title(one), title(two), rest.len()),
+    }
 }
 
 #[cfg(test)]
@@ -190,10 +207,14 @@ mod tests {
         let mut report = explain();
         report.window.clamped = true;
         report.verdict.sound = false;
+        report.verdict.lost = 2;
         let line = one_line(&report);
         assert!(
             line.contains("still open at the end") && line.ends_with("unsound: events were lost"),
             "{line}"
         );
+        report.verdict.lost = 0;
+        let line = one_line(&report);
+        assert!(line.ends_with("unsound: the report says why"), "{line}");
     }
 }

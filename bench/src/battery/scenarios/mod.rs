@@ -18,9 +18,8 @@ mod zram_swap;
 
 pub use cpu_quota::SCENARIO as CPU_QUOTA;
 pub use neighbour_reads::SCENARIO as NEIGHBOUR_READS;
-pub use neighbour_writes::SCENARIO as NEIGHBOUR_WRITES;
 pub use slow_disk::SCENARIO as SLOW_DISK;
-pub use wbt::SCENARIO as WBT;
+pub use wbt::{SCENARIO as WBT, inject_unthrottled as inject_unthrottled_wbt};
 
 use super::scenario::Scenario;
 
@@ -46,24 +45,3 @@ pub const ALL: [&Scenario; 19] = [
     &slow_fuse::SCENARIO,
     &fuse_and_stop::SCENARIO,
 ];
-
-/// Why the verdict on a scenario may be another one although nothing is wrong with it: the cause that it injects is not
-/// always the decisive one. None for those that end the same way every time.
-pub fn doubt(name: &str) -> Option<&'static str> {
-    match name {
-        "neighbour-writes" => Some("one time in three dirty_page_copy had the largest share"),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{ALL, doubt};
-
-    #[test]
-    fn doubts_are_of_scenarios_that_exist_and_are_not_quick() {
-        let doubted: Vec<_> = ALL.iter().filter(|scenario| doubt(scenario.name).is_some()).collect();
-        assert_eq!(doubted.len(), 1);
-        assert!(doubted.iter().all(|scenario| !scenario.quick));
-    }
-}

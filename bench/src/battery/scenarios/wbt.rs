@@ -14,8 +14,21 @@ pub const SCENARIO: Scenario = Scenario {
     inject,
 };
 
+/// A latency that no read keeps to: it takes a read for the throttle to close (block/blk-wbt.c, `latency_exceeded`).
+const SHORT_US: &str = "100";
+/// One that every read keeps to.
+const LONG_US: &str = "10000000";
+
 fn inject(scene: &Scene<'_>) -> Result<Box<dyn Injection>, Error> {
-    // A latency that no read keeps to: it takes a read for the throttle to close (block/blk-wbt.c, `latency_exceeded`).
-    let wbt = Setting::change(&scene.queue_file("wbt_lat_usec")?, "100")?;
+    neighbours(scene, SHORT_US)
+}
+
+/// The same neighbours on the same device, with a latency that keeps the throttle open.
+pub fn inject_unthrottled(scene: &Scene<'_>) -> Result<Box<dyn Injection>, Error> {
+    neighbours(scene, LONG_US)
+}
+
+fn neighbours(scene: &Scene<'_>, wbt_lat_us: &str) -> Result<Box<dyn Injection>, Error> {
+    let wbt = Setting::change(&scene.queue_file("wbt_lat_usec")?, wbt_lat_us)?;
     Ok(lasting((wbt, scene.neighbour_of("writes", 12)?, scene.neighbour_of("reads", 1)?)))
 }
