@@ -153,6 +153,9 @@ impl<'a> Guest<'a> {
     async fn branch(&mut self) -> Result<Branch, Error> {
         self.stage.dirty(&self.sandbox, self.of.dirty_pages).await?;
         tokio::time::sleep(SETTLED).await;
+        // An account takes memory and gives it back. Else the BRANCH after it would find pages that the host's own
+        // hypervisor still backs, and an armed one would not.
+        Stage::settle_memory();
         self.branches += 1;
         let tag = format!("b-{}", self.branches);
         self.made.add_tag(&tag);
