@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 pub use kernels::KERNELS;
-pub use matrix::outside;
+pub use matrix::{list_tests, outside};
 pub use run::with_microvms as run_with_microvms;
 pub use test::{Matrix, table_of};
 

@@ -66,6 +66,11 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
     if purpose == Purpose::Test && ebpf::compiler().is_none() {
         packages.extend(ebpf::DEBIAN_PACKAGES);
     }
+    install_with_firecracker(packages)
+}
+
+/// Installs these packages, and Firecracker where there is none.
+fn install_with_firecracker(mut packages: Vec<&str>) -> Result<()> {
     let fetches_firecracker = firecracker::find()?.is_none();
     if fetches_firecracker && !debian::has_pip() {
         packages.push(debian::PIP);
@@ -90,6 +95,11 @@ pub fn ensure_lab() -> Result<()> {
         packages if packages.is_empty() => Ok(()),
         packages => debian::install(&packages).context("the lab cannot boot a machine here"),
     }
+}
+
+/// The same, where microVMs are to run in that machine: it takes Firecracker from this host.
+pub fn ensure_lab_with_microvms() -> Result<()> {
+    install_with_firecracker(debian::missing_for_lab()).context("the lab cannot run microVMs here")
 }
 
 /// The Firecracker binary that everything here runs.

@@ -3,20 +3,19 @@
 pub mod binaries;
 pub mod output;
 pub mod record;
-mod required;
+pub mod required;
 pub mod steps;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::setup::{self, Purpose};
 use crate::{ebpf, host, lab, process, workspace};
 use binaries::{Environment, TestBinary};
 use record::Record;
-use steps::{Steps, TestsFailed};
+use steps::Steps;
 
 /// Run every check: format, lints, the eBPF object against its sources, all tests, and those of the lab's quick matrix.
 #[derive(clap::Args)]
@@ -25,9 +24,6 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 }
-
-/// The tests that a host with root and /dev/kvm must run, one name a line.
-const REQUIRED: &str = "tests/required.txt";
 
 /// The name under which the comparison of the eBPF objects is recorded.
 const SAME_BYTES: &str = "xtask::ebpf::same_bytes";
@@ -115,8 +111,16 @@ fn run_in_lab(
     steps: &mut Steps,
     record: &mut Record,
 ) {
-    let matrix =
-        lab::Matrix { binaries, environment, is_quick: true, filter, takes_nearest: false, repeats: &[] };
+    let Some(names) = steps.run("tests of the lab", || lab::list_tests(binaries)) else { return };
+    let matrix = lab::Matrix {
+        binaries,
+        names: &names,
+        environment,
+        is_quick: true,
+        filter,
+        takes_nearest: false,
+        repeats: &[],
+    };
     let kernels = matrix.with_tests(lab::KERNELS);
     if kernels.is_empty() {
         return;
@@ -125,7 +129,7 @@ fn run_in_lab(
         Ok(()) => matrix.run(&kernels, record),
         Err(error) if !host::runs_microvms() => {
             let reason = format!("{error:#}");
-            record.skipped.extend(matrix.names(&kernels).into_iter().map(|name| (name, reason.clone())));
+            record.skipped.extend(matrix.test_names(&kernels).into_iter().map(|name| (name, reason.clone())));
             Ok(())
         }
         Err(error) => Err(error),
@@ -135,19 +139,7 @@ fn run_in_lab(
 
 /// Compares what ran with the list of tests that must run.
 fn check_required(filter: Option<&str>, record: &mut Record) -> Result<()> {
-    let path: PathBuf = workspace::root().join(REQUIRED);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut required = required::parse(&text).with_context(|| path.display().to_string())?;
-    required.retain(|name| filter.is_none_or(|filter| name.contains(filter)));
+    let required = required::read(filter)?;
     let shortfall = required::compare(&required, record, host::runs_microvms());
-    for line in &shortfall.tolerated {
-        println!("{line}");
-    }
-    if shortfall.failures.is_empty() {
-        return Ok(());
-    }
-    let count = shortfall.failures.len();
-    record.failed.extend(shortfall.failures);
-    let of_all = format!("{count} of the {} tests in {REQUIRED} did not run", required.len());
-    Err(TestsFailed(of_all).into())
+    shortfall.settle(&format!("the {} tests in {}", required.len(), required::LIST), record)
 }

@@ -1,5 +1,7 @@
 //! Packages of the Debian archive, fetched once and unpacked beside each other; nothing is installed.
 
+mod apt;
+
 use std::cmp::Ordering;
 use std::fs;
 use std::io::ErrorKind;
@@ -8,10 +10,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use testkit::{Need, on_path};
 
 use super::kernels::Kernel;
 use crate::process;
+use apt::{Apt, Lists};
 
 /// A package of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +29,28 @@ pub struct Archive {
     folder: PathBuf,
     /// Take the nearest kernel where the pinned one is gone.
     takes_nearest: bool,
+    apt: Box<dyn Apt>,
 }
 
 impl Archive {
     /// Keeps packages in `folder`.
     pub fn new(folder: PathBuf, takes_nearest: bool) -> Self {
-        Self { folder, takes_nearest }
+        Self { folder, takes_nearest, apt: Box::new(apt::System) }
     }
 
     /// Where the package of a pinned kernel is unpacked. One that has left the archive is refused with the name of
     /// the nearest, which is taken instead only where that was asked for.
     pub fn kernel(&self, kernel: &Kernel) -> Result<PathBuf> {
         let pinned = Package { name: kernel.package.into(), version: Some(kernel.version.into()) };
+        if let Some(root) = self.kept(&pinned)? {
+            return Ok(root);
+        }
+        if let Some((nearest, root)) = self.kept_in_place_of(&pinned)? {
+            println!(
+                "lab: {pinned} was gone from the archive, taking {nearest}, which was fetched in its place"
+            );
+            return Ok(root);
+        }
         match self.unpacked(&pinned)? {
             Some(root) => Ok(root),
             None => self.nearest_to(kernel, &pinned),
@@ -52,32 +64,88 @@ impl Archive {
     }
 
     fn nearest_to(&self, kernel: &Kernel, pinned: &Package) -> Result<PathBuf> {
-        let offered = offered(&series_pattern(kernel))?;
-        let Some(nearest) = nearest(kernel.version, &offered) else {
-            bail!("{pinned} is gone from the archive, and there is no other Linux {}", kernel.name);
-        };
-        if !self.takes_nearest {
-            bail!(
-                "{pinned} is gone from the archive. The nearest there is {nearest}: take it with --nearest, or pin it \
-                 in xtask/src/lab/kernels.rs"
-            );
+        // The nearest may turn out to be gone as well, by lists that are newer then.
+        for _ in 0..2 {
+            let offered = self.apt.offered(&series_pattern(kernel))?;
+            let Some(nearest) = nearest(kernel.version, &offered) else {
+                bail!(
+                    "{pinned} is gone from the archive, and there is no other Linux {}{}",
+                    kernel.name,
+                    self.doubt()?
+                );
+            };
+            if !self.takes_nearest {
+                bail!(
+                    "{pinned} is gone from the archive{}. The nearest there is {nearest}: `cargo xtask lab run`, `shell`, \
+                     `test` and `powercut` take it with --nearest, and every command does once it is pinned in \
+                     xtask/src/lab/kernels.rs",
+                    self.doubt()?
+                );
+            }
+            println!("lab: {pinned} is gone from the archive, taking {nearest}");
+            if let Some(root) = self.unpacked(nearest)? {
+                self.keep_in_place_of(pinned, nearest)?;
+                return Ok(root);
+            }
         }
-        println!("lab: {pinned} is gone from the archive, taking {nearest}");
-        self.unpacked(nearest)?.with_context(|| format!("{nearest} cannot be fetched"))
+        bail!(
+            "{pinned} is gone from the archive, and what it offers of Linux {} cannot be fetched",
+            kernel.name
+        )
+    }
+
+    /// What follows "gone from the archive" where that is not certain.
+    fn doubt(&self) -> Result<&'static str> {
+        Ok(match self.apt.update()? {
+            Lists::Updated | Lists::UpToDate => "",
+            Lists::NeedRoot => {
+                " by this host's lists of packages, which may be old (`apt-get update` as root renews them)"
+            }
+        })
+    }
+
+    /// Where a package is unpacked that was fetched before.
+    fn kept(&self, package: &Package) -> Result<Option<PathBuf>> {
+        let place = self.folder.join(package.folder_name());
+        let root = place.join("root");
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        verify(&place)?;
+        Ok(Some(root))
+    }
+
+    /// The kernel that was taken for this one before, where the nearest may be taken: it is asked for by no network.
+    fn kept_in_place_of(&self, pinned: &Package) -> Result<Option<(Package, PathBuf)>> {
+        let note = fs::read_to_string(self.note_on(pinned)).unwrap_or_default();
+        let Some((name, version)) = note.trim().split_once(' ').filter(|_| self.takes_nearest) else {
+            return Ok(None);
+        };
+        let nearest = Package { name: name.to_owned(), version: Some(version.to_owned()) };
+        Ok(self.kept(&nearest)?.map(|root| (nearest, root)))
+    }
+
+    fn keep_in_place_of(&self, pinned: &Package, nearest: &Package) -> Result<()> {
+        let note = self.note_on(pinned);
+        fs::write(&note, format!("{nearest}\n")).with_context(|| format!("cannot write {}", note.display()))
+    }
+
+    /// The file that names what was taken in the place of a kernel that is gone.
+    fn note_on(&self, pinned: &Package) -> PathBuf {
+        self.folder.join(format!("{}.nearest", pinned.folder_name()))
     }
 
     /// Where the package is unpacked, after it was fetched if need be; `None` where the archive has it not.
     fn unpacked(&self, package: &Package) -> Result<Option<PathBuf>> {
-        let place = self.folder.join(package.folder_name());
-        let root = place.join("root");
-        if root.is_dir() {
-            verify(&place)?;
+        if let Some(root) = self.kept(package)? {
             return Ok(Some(root));
         }
+        let place = self.folder.join(package.folder_name());
+        let root = place.join("root");
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
         let staging = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&self.folder)?;
-        let Some(file) = download(package, staging.path())? else { return Ok(None) };
+        let Some(file) = download(self.apt.as_ref(), package, staging.path())? else { return Ok(None) };
         let sum = sha256(&file)?;
         fs::write(staging.path().join("sha256"), format!("{sum}  {}\n", file_name(&file)))?;
         process::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(staging.path().join("root")))?;
@@ -120,50 +188,39 @@ fn verify(place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Downloads into `folder`, without installing; `None` where the archive does not have the package.
-fn download(package: &Package, folder: &Path) -> Result<Option<PathBuf>> {
-    if on_path("apt-get").is_none() {
-        bail!("the lab's kernels are Debian packages, and this host has no apt-get to fetch {package}");
-    }
-    if offered(&format!("^{}$", escape(&package.name)))?.is_empty() && Need::Root.missing().is_none() {
-        // A container begins without lists of packages, and old lists name what is gone.
-        process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
-    }
-    let known = offered(&format!("^{}$", escape(&package.name)))?;
-    if !known.iter().any(|one| package.version.is_none() || one.version == package.version) {
-        return Ok(None);
-    }
+/// Downloads into `folder`; `None` where the archive does not have the package.
+fn download(apt: &dyn Apt, package: &Package, folder: &Path) -> Result<Option<PathBuf>> {
     let wanted = match &package.version {
         Some(version) => format!("{}={version}", package.name),
         None => package.name.clone(),
     };
-    // The sandbox user may not write here, and a signature guards the file whoever fetches it.
-    let mut fetch = Command::new("apt-get");
-    process::run(fetch.current_dir(folder).args(["-o", "APT::Sandbox::User=root", "download", &wanted]))?;
+    // A container begins without lists, and old ones do not name what is new.
+    if !is_offered(apt, package)? && (apt.update()? != Lists::Updated || !is_offered(apt, package)?) {
+        return Ok(None);
+    }
+    if let Err(error) = apt.download(&wanted, folder) {
+        // Old lists name what is gone, too.
+        match apt.update()? {
+            Lists::Updated if !is_offered(apt, package)? => return Ok(None),
+            Lists::Updated => apt.download(&wanted, folder)?,
+            Lists::UpToDate => return Err(error),
+            Lists::NeedRoot => {
+                return Err(error.context(format!(
+                    "{package} cannot be fetched; it may be gone from the archive, and this host's lists of packages \
+                     old: run `apt-get update` as root, and this command again"
+                )));
+            }
+        }
+    }
     let mut files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
     let deb = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     Ok(Some(deb.with_context(|| format!("apt-get download left no package of {wanted}"))?))
 }
 
-/// The packages that the archive offers under names that match, with each of their versions.
-fn offered(pattern: &str) -> Result<Vec<Package>> {
-    let names = process::output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
-    let names: Vec<&str> = names.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(parse_madison(&process::output(Command::new("apt-cache").arg("madison").args(names))?))
-}
-
-/// Reads lines of the form `package | version | source`.
-fn parse_madison(text: &str) -> Vec<Package> {
-    let parse = |line: &str| {
-        let mut fields = line.split('|').map(str::trim);
-        Some(Package { name: fields.next()?.to_owned(), version: Some(fields.next()?.to_owned()) })
-    };
-    let mut packages: Vec<Package> = text.lines().filter_map(parse).collect();
-    packages.dedup();
-    packages
+/// Whether the lists have the package.
+fn is_offered(apt: &dyn Apt, package: &Package) -> Result<bool> {
+    let offered = apt.offered(&format!("^{}$", escape(&package.name)))?;
+    Ok(offered.iter().any(|one| package.version.is_none() || one.version == package.version))
 }
 
 /// The names of Debian's cloud kernels of the same series.
@@ -213,6 +270,8 @@ fn sha256(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     fn packages(versions: &[&str]) -> Vec<Package> {
@@ -238,14 +297,95 @@ mod tests {
         check_nearest("6.1.192-2", &[], None);
     }
 
+    /// An archive that has `there`, and a host whose lists name `listed` until they are brought up to date.
+    struct Fake {
+        there: Vec<Package>,
+        listed: RefCell<Vec<Package>>,
+        is_root: bool,
+    }
+
+    impl Apt for Fake {
+        fn offered(&self, _: &str) -> Result<Vec<Package>> {
+            Ok(self.listed.borrow().clone())
+        }
+
+        fn update(&self) -> Result<Lists> {
+            if !self.is_root {
+                return Ok(Lists::NeedRoot);
+            }
+            let before = self.listed.replace(self.there.clone());
+            Ok(if before == self.there { Lists::UpToDate } else { Lists::Updated })
+        }
+
+        fn download(&self, wanted: &str, folder: &Path) -> Result<()> {
+            let is_it = |package: &Package| wanted == package.to_string().replace(' ', "=");
+            ensure!(self.there.iter().any(is_it), "404");
+            Ok(fs::write(folder.join("it.deb"), "")?)
+        }
+    }
+
+    fn fake(there: &[&str], listed: &[&str], is_root: bool) -> Fake {
+        Fake { there: packages(there), listed: RefCell::new(packages(listed)), is_root }
+    }
+
+    /// What comes of downloading version 1: whether the archive has it, or why that is not known.
+    fn downloaded(apt: &Fake) -> Result<bool, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = &packages(&["1"])[0];
+        download(apt, wanted, folder.path()).map(|file| file.is_some()).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn versions_are_read_from_what_apt_cache_prints() {
-        let text =
-            " linux-a |  6.1.1-1 | http://debian Packages\n linux-a |  6.1.1-1 | http://security Packages\n";
-        assert_eq!(
-            parse_madison(text),
-            [Package { name: "linux-a".into(), version: Some("6.1.1-1".into()) }]
+    fn lists_are_renewed_before_a_package_counts_as_gone_and_when_it_cannot_be_fetched() {
+        assert_eq!(downloaded(&fake(&["1"], &["1"], false)), Ok(true));
+        assert_eq!(downloaded(&fake(&["1"], &[], true)), Ok(true));
+        assert_eq!(downloaded(&fake(&["2"], &["1"], true)), Ok(false));
+        assert_eq!(downloaded(&fake(&["2"], &["2"], true)), Ok(false));
+        assert_eq!(downloaded(&fake(&[], &[], true)), Ok(false));
+        assert!(
+            downloaded(&fake(&["2"], &["1"], false)).unwrap_err().contains("run `apt-get update` as root")
         );
+    }
+
+    const PINNED: Kernel = Kernel { name: "6.1", package: "linux-6.1.1", version: "6.1.1" };
+
+    #[track_caller]
+    fn refusal(apt: Fake) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive { folder: folder.path().to_owned(), takes_nearest: false, apt: Box::new(apt) };
+        archive.kernel(&PINNED).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_kernel_that_is_gone_is_refused_with_the_nearest_and_the_commands_that_take_it() {
+        for listed in [&["6.1.1"], &["6.1.2"]] {
+            let said = refusal(fake(&["6.1.2"], listed, true));
+            assert!(said.starts_with("linux-6.1.1 6.1.1 is gone from the archive. The nearest"), "{said}");
+            assert!(said.contains("linux-6.1.2 6.1.2: `cargo xtask lab run`"), "{said}");
+        }
+        let said = refusal(fake(&["6.1.2"], &["6.1.2"], false));
+        assert!(said.contains("which may be old (`apt-get update` as root renews them)"), "{said}");
+    }
+
+    #[test]
+    fn a_kernel_that_was_taken_for_one_that_is_gone_is_taken_again_without_asking() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = |takes_nearest| Archive {
+            folder: folder.path().to_owned(),
+            takes_nearest,
+            apt: Box::new(fake(&[], &[], false)),
+        };
+        let pinned = Package { name: PINNED.package.into(), version: Some(PINNED.version.into()) };
+        let nearest = &packages(&["6.1.2"])[0];
+        let place = folder.path().join(nearest.folder_name());
+        fs::create_dir_all(place.join("root")).unwrap();
+        fs::write(place.join("it.deb"), "").unwrap();
+        fs::write(place.join("sha256"), format!("{}  it.deb\n", sha256(&place.join("it.deb")).unwrap()))
+            .unwrap();
+        assert!(archive(true).kernel(&PINNED).is_err(), "it was fetched for another reason");
+        archive(true).keep_in_place_of(&pinned, nearest).unwrap();
+        assert_eq!(archive(true).kernel(&PINNED).unwrap(), place.join("root"));
+        assert!(archive(false).kernel(&PINNED).is_err());
     }
 
     #[test]

@@ -21,14 +21,10 @@ pub struct Modules {
 impl Modules {
     /// Reads the lists of the kernel that is unpacked in `root`, and makes `modules.dep`, which packages do not carry.
     pub fn read(root: &Path) -> Result<Self> {
-        let parent = root.join("lib/modules");
-        let versions = fs::read_dir(&parent).with_context(|| format!("cannot read {}", parent.display()))?;
-        let folder = versions.filter_map(|entry| Some(entry.ok()?.path())).next();
-        let folder = folder.with_context(|| format!("{} has no kernel", parent.display()))?;
-        let dep = folder.join("modules.dep");
-        if !dep.is_file() {
+        let (base, folder) = installed(root)?;
+        if !folder.join("modules.dep").is_file() {
             let version = folder.file_name().unwrap_or_default();
-            process::run(Command::new("depmod").arg("-b").arg(root).arg(version))?;
+            process::run(Command::new("depmod").arg("-b").arg(base).arg(version))?;
         }
         let read = |name: &str| {
             fs::read_to_string(folder.join(name)).with_context(|| format!("{}/{name}", folder.display()))
@@ -72,6 +68,17 @@ impl Modules {
     }
 }
 
+/// Below `root`, the folder whose `lib/modules` has a kernel, as `depmod` takes it, and the folder of that kernel's modules.
+fn installed(root: &Path) -> Result<(PathBuf, PathBuf)> {
+    let bases = [root.to_owned(), root.join("usr")];
+    let kernel_of = |base: &PathBuf| {
+        let entries = fs::read_dir(base.join("lib/modules")).ok()?;
+        entries.filter_map(|entry| Some(entry.ok()?.path())).next()
+    };
+    let found = bases.into_iter().find_map(|base| kernel_of(&base).map(|folder| (base, folder)));
+    found.with_context(|| format!("{} has no kernel in lib/modules or usr/lib/modules", root.display()))
+}
+
 /// `kvm_amd` of `kernel/arch/x86/kvm/kvm-amd.ko.xz`: names treat dashes and underscores alike.
 pub fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -80,12 +87,15 @@ pub fn module_name(path: &str) -> String {
 
 /// A module's bytes, uncompressed, so that any `insmod` takes it.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    if path.extension().is_none_or(|extension| extension != "xz") {
-        return fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    }
-    let output = Command::new("xz").arg("-dc").arg(path).output().context("cannot start xz")?;
+    let program = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        _ => return fs::read(path).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let output = Command::new(program).arg("-dc").arg(path).output();
+    let output = output.with_context(|| format!("cannot start {program}"))?;
     if !output.status.success() {
-        bail!("xz cannot read {}: {}", path.display(), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{program} cannot read {}: {}", path.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(output.stdout)
 }
@@ -110,6 +120,19 @@ mod tests {
     fn each_module_comes_once_and_after_what_it_needs() {
         assert_eq!(order(&["virtio_blk", "virtio"]), ["virtio", "virtio_ring", "virtio_blk"]);
         assert_eq!(order(&["kvm-amd"]), ["kvm", "kvm_amd"]);
+    }
+
+    #[test]
+    fn a_kernels_modules_are_found_where_either_kind_of_package_has_them() {
+        for base in ["", "usr"] {
+            let root = tempfile::tempdir().unwrap();
+            assert!(installed(root.path()).is_err());
+            // A package may leave an empty folder where the other kind has its modules.
+            fs::create_dir_all(root.path().join("lib/modules")).unwrap();
+            let folder = root.path().join(base).join("lib/modules/6.1.0");
+            fs::create_dir_all(&folder).unwrap();
+            assert_eq!(installed(root.path()).unwrap(), (root.path().join(base), folder));
+        }
     }
 
     #[test]

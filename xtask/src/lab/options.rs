@@ -37,7 +37,7 @@ pub struct Hardware {
 /// A file system of the data disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FileSystem {
-    /// Built into Debian's kernels.
+    /// Needs e2fsprogs on this host.
     Ext4,
     /// Needs xfsprogs on this host.
     Xfs,
@@ -81,18 +81,13 @@ impl Hardware {
 }
 
 impl FileSystem {
-    /// Its name in `mount -t`.
+    /// Its name in `mount -t`, which is that of its module, too.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
         }
-    }
-
-    /// The module that brings it, where it is not built in.
-    pub fn module(self) -> Option<&'static str> {
-        (self != Self::Ext4).then_some(self.name())
     }
 }
 

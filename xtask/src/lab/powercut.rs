@@ -56,6 +56,11 @@ const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(60);
 /// And so long at most, after the load began, until a BRANCH is refused, where the disk has bad sectors.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(120);
 const DISK_MIB: u32 = 2048;
+/// Among so many cuts there are two of each kind, and one of them comes after an answer but for an unlucky draw.
+const MORE_CUTS: u32 = 6;
+/// Cuts of one disk, before another one is begun: each boot reads back all that was answered before it, and each tag with
+/// all that it lies on, so that a disk's boots take longer and longer.
+const CUTS_OF_A_DISK: u32 = 9;
 
 /// What happens to the disk when the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,21 +85,26 @@ struct Summary {
     /// Cuts of disks with bad sectors on which a BRANCH was refused: one of the sectors was met.
     bad_sectors_met: u32,
     writes_dropped: usize,
+    /// BRANCHes on disks that have been checked at their end.
+    answered: usize,
     refused: usize,
+    refused_for_want_of_space: usize,
     wrong: Vec<String>,
 }
 
 /// Runs the cuts, and fails where anything was wrong after one of them.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    setup::ensure_lab()?;
     let [kernel] = kernels::named(&arguments.kernel)?[..] else { bail!("name one kernel with --kernel") };
+    arguments.fs.require_mkfs()?;
+    setup::ensure_lab_with_microvms()?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let fs = arguments.fs.name();
     println!("lab: powercut --cuts {} --seed {seed} --fs {fs} on Linux {}", arguments.cuts, kernel.name);
     let archive = session::archive(arguments.nearest);
     let booted = Booted::prepare(&archive, kernel)?;
     let mut image = session::base_image(&archive)?;
-    programs::add_all(&mut image, arguments.release)?;
+    programs::add_surroundings(&mut image)?;
+    programs::add_ours(&mut image, arguments.release)?;
     image.script("/lab/bin/powercut", INSIDE);
     let hardware = hardware(arguments.fs);
     let session = Session::new(&booted, &hardware)?;
@@ -113,9 +123,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if bench.cut(cut)?.is_none() {
             return Ok(ExitCode::from(crate::INTERRUPTED));
         }
-    }
-    if bench.check_at_the_end()?.is_none() {
-        return Ok(ExitCode::from(crate::INTERRUPTED));
+        let is_last_of_its_disk = cut % CUTS_OF_A_DISK == 0 || cut == arguments.cuts;
+        if is_last_of_its_disk && bench.end_disk(cut)?.is_none() {
+            return Ok(ExitCode::from(crate::INTERRUPTED));
+        }
     }
     Ok(bench.report(seed))
 }
@@ -147,18 +158,19 @@ impl Bench<'_> {
         let log = (fate == Fate::LosesItsCache).then(|| self.log());
         let cut_at = Some(Cut { answers, delay, log, awaits_refusal: fate == Fate::HasBadSectors });
         let name = if fate == Fate::HasBadSectors { format!("c{cut} faulty") } else { format!("c{cut}") };
-        let Some(boot) = self.boot(&name, drive, cut_at)? else { return Ok(None) };
-        let (answered, refused) = (boot.answers(), boot.refused);
-        self.judge(cut, fate, &boot);
+        let Some((boot, end)) = self.boot(&name, drive, cut_at)? else { return Ok(None) };
+        let (answered, refused) = (boot.answers(), boot.refused.len());
+        self.judge(&format!("at the boot of cut {cut}"), fate, &boot, end);
         self.summary.refused += refused;
+        self.summary.refused_for_want_of_space += refused - boot.refused_with_room().count();
         self.ledger.take(boot);
         let dropped = match fate {
             Fate::LosesItsCache => self.lose_cache(&before)?,
             Fate::Keeps | Fate::HasBadSectors => 0,
         };
         match fate {
-            Fate::Keeps => self.summary.kept += 1,
-            Fate::LosesItsCache => self.summary.lost_cache += 1,
+            Fate::Keeps => self.summary.kept += u32::from(end == End::AsPlanned),
+            Fate::LosesItsCache => self.summary.lost_cache += u32::from(end == End::AsPlanned),
             Fate::HasBadSectors => {
                 self.summary.bad_sectors += 1;
                 self.summary.bad_sectors_met += u32::from(refused > 0);
@@ -167,8 +179,9 @@ impl Bench<'_> {
         self.summary.writes_dropped += dropped;
         println!(
             "lab: cut {cut}: {fate:?}, {answered} answered and {refused} refused in this boot, {} answered in all, \
-             {dropped} writes in flight lost",
-            self.ledger.len()
+             {dropped} writes in flight lost{}",
+            self.summary.answered + self.ledger.len(),
+            if end == End::AsPlanned { "" } else { "; the machine ended before its power was cut" }
         );
         Ok(Some(()))
     }
@@ -182,26 +195,25 @@ impl Bench<'_> {
         self.next_fates.pop().unwrap_or(Fate::Keeps)
     }
 
-    /// Boots once more, without faults, and only checks.
-    fn check_at_the_end(&mut self) -> Result<Option<()>> {
+    /// Boots the disk once more, without faults, only to check, and makes another one in its place.
+    fn end_disk(&mut self, cut: u32) -> Result<Option<()>> {
         let drive = self.drive(Fate::Keeps)?;
-        let Some(boot) = self.boot("check", drive, None)? else { return Ok(None) };
-        self.judge(0, Fate::Keeps, &boot);
+        let Some((boot, end)) = self.boot("check", drive, None)? else { return Ok(None) };
+        self.judge(&format!("after cut {cut}"), Fate::Keeps, &boot, end);
+        self.summary.answered += self.ledger.len();
+        self.ledger = Ledger::default();
+        self.data = self.session.make_data_disk()?;
         Ok(Some(()))
     }
 
-    /// A disk with bad sectors may fail in any way while it has them, but for an answer that is a lie; what it was answered
-    /// is checked again on the next boot, on a sound disk.
-    fn judge(&mut self, cut: u32, fate: Fate, boot: &Boot) {
-        let when = if cut == 0 { "at the end".to_owned() } else { format!("at the boot of cut {cut}") };
-        let lines = if fate == Fate::HasBadSectors { boot.lies.clone() } else { self.ledger.judge(boot) };
-        for line in lines {
+    fn judge(&mut self, when: &str, fate: Fate, boot: &Boot, end: End) {
+        for line in wrong(&self.ledger, fate, boot, end) {
             println!("lab: WRONG {when}: {line}");
             self.summary.wrong.push(format!("{when}: {line}"));
         }
     }
 
-    fn boot(&mut self, name: &str, drive: String, cut: Option<Cut>) -> Result<Option<Boot>> {
+    fn boot(&mut self, name: &str, drive: String, cut: Option<Cut>) -> Result<Option<(Boot, End)>> {
         let job = Job::Script(format!(". /lab/bin/powercut {name}\n"));
         let mut running = self.session.start(&mut self.image, &job, drive)?;
         let mut watch = Watch { boot: Boot::default(), cut, loading_since: None, due: None };
@@ -213,7 +225,18 @@ impl Bench<'_> {
                 "the machine did neither end nor load in {BOOT_TIMEOUT_S} s; the end of its console:\n{}",
                 running.console_tail(40)
             ),
-            Some(Killed::Cut) | None => Ok(Some(watch.boot)),
+            Some(Killed::NotUp) => bail!(
+                "the machine was not up after {} s; the end of its console:\n{}",
+                machine::UP_TIMEOUT.as_secs(),
+                running.console_tail(40)
+            ),
+            None if watch.cut.is_some() => {
+                if watch.boot.failure.is_none() {
+                    println!("lab: the end of its console:\n{}", running.console_tail(40));
+                }
+                Ok(Some((watch.boot, End::WithoutItsCut)))
+            }
+            Some(Killed::Cut) | None => Ok(Some((watch.boot, End::AsPlanned))),
         }
     }
 
@@ -263,18 +286,51 @@ impl Bench<'_> {
         let summary = &self.summary;
         println!(
             "lab: seed {seed}: {} cuts of the guest's cache, {} of the disk's cache too ({} writes in flight lost), {} \
-             on disks with bad sectors ({} met one); {} BRANCHes answered, {} refused; {} wrong",
+             on disks with bad sectors ({} met one); {} BRANCHes answered, {} refused ({} for want of space); {} wrong",
             summary.kept,
             summary.lost_cache,
             summary.writes_dropped,
             summary.bad_sectors,
             summary.bad_sectors_met,
-            self.ledger.len(),
+            summary.answered,
             summary.refused,
+            summary.refused_for_want_of_space,
             summary.wrong.len(),
         );
-        if summary.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if summary.answered == 0 {
+            println!(
+                "lab: nothing was tested: no BRANCH was answered before a cut; --cuts {MORE_CUTS} meets some"
+            );
+        }
+        let is_tested_and_right = summary.answered > 0 && summary.wrong.is_empty();
+        if is_tested_and_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// How a boot ended, beside how it was to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    AsPlanned,
+    /// The machine ended by itself, and its power was to be cut.
+    WithoutItsCut,
+}
+
+/// What a boot shows to be wrong, one line each. A sound disk must take every BRANCH that it has room for, and stay up
+/// until its power is cut: a load that never ran would be tested by nothing. A disk with bad sectors may fail in any way
+/// while it has them, but for an answer that is a lie; what it was answered is checked again on the next boot, on a sound
+/// disk.
+fn wrong(ledger: &Ledger, fate: Fate, boot: &Boot, end: End) -> Vec<String> {
+    if fate == Fate::HasBadSectors {
+        return boot.lies.clone();
+    }
+    let mut lines = ledger.judge(boot);
+    if end == End::WithoutItsCut {
+        let why = boot.failure.as_deref().unwrap_or("it did not say why");
+        lines.push(format!("the machine ended before its power was cut: {why}"));
+    }
+    let refused = boot.refused_with_room();
+    lines.extend(refused.map(|why| format!("a BRANCH was refused on a sound disk: {why}")));
+    lines
 }
 
 /// When the power goes: so long after so many answers, and where there is a log of writes, with some in flight.
@@ -289,8 +345,8 @@ struct Cut {
 impl Cut {
     /// Whether only the delay is left to wait for, so long after the load began.
     fn is_near(&self, boot: &Boot, loading: Duration) -> bool {
-        let is_refused = !self.awaits_refusal || boot.refused > 0 || loading >= REFUSAL_TIMEOUT;
-        is_refused && boot.answers() + boot.refused >= self.answers
+        let is_refused = !self.awaits_refusal || !boot.refused.is_empty() || loading >= REFUSAL_TIMEOUT;
+        is_refused && boot.answers() + boot.refused.len() >= self.answers
     }
 }
 
@@ -345,6 +401,48 @@ fn hardware(fs: FileSystem) -> Hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check_wrong(fate: Fate, said: &str, end: End, expected: &[&str]) {
+        let mut boot = Boot::default();
+        boot.hear(said);
+        assert_eq!(wrong(&Ledger::default(), fate, &boot, end), expected);
+    }
+
+    #[test]
+    fn a_sound_disk_that_was_not_loaded_until_the_cut_has_not_passed() {
+        let began = "checked\nloading\nanswered a\n";
+        for fate in [Fate::Keeps, Fate::LosesItsCache] {
+            check_wrong(fate, began, End::AsPlanned, &[]);
+            check_wrong(
+                fate,
+                "checked\nfailed fork: no such snapshot\n",
+                End::WithoutItsCut,
+                &["the machine ended before its power was cut: fork: no such snapshot"],
+            );
+            check_wrong(
+                fate,
+                began,
+                End::WithoutItsCut,
+                &["the machine ended before its power was cut: it did not say why"],
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_branch_is_wrong_on_a_sound_disk_that_has_room() {
+        let refused = "checked\nloading\nrefused a Input/output error (os error 5)\n";
+        let why = "a BRANCH was refused on a sound disk: a Input/output error (os error 5)";
+        check_wrong(Fate::Keeps, refused, End::AsPlanned, &[why]);
+        check_wrong(Fate::LosesItsCache, refused, End::AsPlanned, &[why]);
+        check_wrong(Fate::Keeps, "checked\nrefused a (os error 28)\n", End::AsPlanned, &[]);
+    }
+
+    #[test]
+    fn a_disk_with_bad_sectors_may_refuse_and_end_but_not_lie() {
+        let said = "refused a Input/output error (os error 5)\nlied b its layer\n";
+        check_wrong(Fate::HasBadSectors, said, End::WithoutItsCut, &["b its layer"]);
+    }
 
     #[test]
     fn a_disk_with_bad_sectors_keeps_its_power_until_one_was_met_or_none_will_be() {

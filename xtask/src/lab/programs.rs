@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use testkit::{linux_guest, on_path};
 
 use super::image::Image;
@@ -16,14 +16,27 @@ pub const OURS: [&str; 3] = ["forkd", "forkd-probe", "forkd-bench"];
 const HOST_TOOLS: [&str; 8] =
     ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mount", "umount", "losetup", "ip", "setpriv"];
 
-/// Builds our programs and adds them, Firecracker, and what they call.
-pub fn add_all(image: &mut Image, release: bool) -> Result<()> {
+/// Builds our programs and adds them.
+pub fn add_ours(image: &mut Image, release: bool) -> Result<()> {
     build(release)?;
-    for name in OURS {
-        image.program(&built(name, release))?;
+    OURS.iter().try_for_each(|name| image.program(&built(name, release)))
+}
+
+/// Refuses a command that will not be in the machine, before ours are built: of what is not in the image yet, only they
+/// come to it.
+pub fn check_command(image: &Image, command: &str, release: bool) -> Result<()> {
+    let is_ours = |name: &str| {
+        command == name || command == format!("/lab/bin/{name}") || Path::new(command) == built(name, release)
+    };
+    if image.find(command).is_some() || OURS.iter().any(|name| is_ours(name)) {
+        return Ok(());
     }
-    add_surroundings(image)?;
-    add_linux_guest(image).map(drop)
+    let mut there: Vec<&str> = OURS.into_iter().chain(image.programs()).collect();
+    there.sort_unstable();
+    bail!(
+        "{command} is not in the machine: --with FILE puts one in; there are {} and busybox's",
+        there.join(", ")
+    )
 }
 
 /// Adds Firecracker and the host's tools.
@@ -87,4 +100,26 @@ fn build(release: bool) -> Result<()> {
         cargo.args(["--bin", name]);
     }
     process::run(&mut cargo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_will_not_be_in_the_machine_is_refused_before_anything_is_built() {
+        let mut image = Image::default();
+        image.text("/bin/sh", "");
+        image.text("/lab/bin/firecracker", "");
+        let debug = built("forkd", false).to_string_lossy().into_owned();
+        for command in ["sh", "/bin/sh", "firecracker", "forkd", "/lab/bin/forkd-probe", &debug] {
+            check_command(&image, command, false).unwrap();
+        }
+        assert!(check_command(&image, &debug, true).is_err(), "the other build is not put in");
+        assert_eq!(
+            check_command(&image, "nonsense", false).unwrap_err().to_string(),
+            "nonsense is not in the machine: --with FILE puts one in; there are firecracker, forkd, forkd-bench, \
+             forkd-probe and busybox's"
+        );
+    }
 }

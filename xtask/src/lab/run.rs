@@ -62,14 +62,8 @@ struct Which {
 /// command's, or 1 where the machine itself failed.
 pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let kernels = kernels::named(&arguments.which.kernel)?;
-    let mut image = image(&arguments.which, &arguments.with)?;
-    let program = &arguments.command[0];
-    if image.find(program).is_none() {
-        bail!(
-            "{program} is not in the machine: --with FILE puts one in; there are {} and busybox's",
-            image.programs().join(", ")
-        );
-    }
+    let program = Some(arguments.command[0].as_str());
+    let mut image = image(&arguments.which, &arguments.hardware, &arguments.with, program)?;
     let words: Vec<String> = arguments.command.iter().map(|word| quote(word)).collect();
     let job = Job::Script(format!("exec {}\n", words.join(" ")));
     let mut first_failure = None;
@@ -96,7 +90,7 @@ pub fn with_microvms(command: &[&str], disk_bps: u64, out: &Path) -> Result<Opti
     let kernels = kernels::named(&which.kernel)?;
     let [kernel] = kernels[..] else { bail!("the lab has no kernel {}", which.kernel) };
     let hardware = Hardware { kvm_amd: true, disk_bps: Some(disk_bps), ..Hardware::default() };
-    let mut image = image(&which, &[])?;
+    let mut image = image(&which, &hardware, &[], None)?;
     let words: Vec<String> = command.iter().map(|word| quote(word)).collect();
     let job = Job::Script(format!("exec {}\n", words.join(" ")));
     let done = boot(&which, kernel, &hardware, &mut image, &job, out)?;
@@ -116,7 +110,7 @@ fn exit_code(ran: &Result<Done>) -> Option<u8> {
 pub fn shell(arguments: &ShellArguments) -> Result<ExitCode> {
     let kernels = kernels::named(&arguments.which.kernel)?;
     let [kernel] = kernels[..] else { bail!("a shell runs on one kernel: name it with --kernel") };
-    let mut image = image(&arguments.which, &arguments.with)?;
+    let mut image = image(&arguments.which, &arguments.hardware, &arguments.with, None)?;
     let out = out_dir(None, &arguments.which.kernel, kernel);
     println!("lab: Linux {} boots; `exit` turns it off, what is in /out then is brought back", kernel.name);
     let done = boot(&arguments.which, kernel, &arguments.hardware, &mut image, &Job::Shell, &out)?;
@@ -124,14 +118,27 @@ pub fn shell(arguments: &ShellArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn image(which: &Which, with: &[PathBuf]) -> Result<Image> {
-    setup::ensure_lab()?;
-    let mut image = session::base_image(&session::archive(which.nearest))?;
-    programs::add_all(&mut image, which.release)?;
-    for file in with {
-        let path = fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
-        programs::add_file(&mut image, &path)?;
+/// All that the machine finds. Our own programs are built last: what can be refused, as a command that will not be there,
+/// is refused before.
+fn image(which: &Which, hardware: &Hardware, with: &[PathBuf], command: Option<&str>) -> Result<Image> {
+    let canonical =
+        |file: &PathBuf| fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()));
+    let with: Vec<PathBuf> = with.iter().map(canonical).collect::<Result<_>>()?;
+    hardware.fs.require_mkfs()?;
+    if hardware.kvm_amd {
+        setup::ensure_lab_with_microvms()?
+    } else {
+        setup::ensure_lab()?
     }
+    let mut image = session::base_image(&session::archive(which.nearest))?;
+    programs::add_surroundings(&mut image)?;
+    programs::add_linux_guest(&mut image)?;
+    let add_with = |image: &mut Image| with.iter().try_for_each(|path| programs::add_file(image, path));
+    add_with(&mut image)?;
+    command.map_or(Ok(()), |command| programs::check_command(&image, command, which.release))?;
+    programs::add_ours(&mut image, which.release)?;
+    // Once more, because such a file may take the place of one of ours.
+    add_with(&mut image)?;
     Ok(image)
 }
 

@@ -98,9 +98,8 @@ impl Booted {
         if hardware.kvm_amd {
             wanted.push("kvm_amd");
         }
-        if let Some(module) = hardware.fs.module() {
-            wanted.push(module);
-        }
+        // Some kernels have it built in, and then no file of it is loaded.
+        wanted.push(hardware.fs.name());
         self.modules.in_order(&wanted)
     }
 }
@@ -209,6 +208,11 @@ impl<'a> Session<'a> {
             Some(Killed::Timeout) if value("up").is_some() => {
                 bail!("Linux {name} was ended after {}{}", seconds(self.hardware.timeout()), shown(running))
             }
+            Some(Killed::NotUp) => bail!(
+                "Linux {name} was not up after {} s, and was ended{}",
+                machine::UP_TIMEOUT.as_secs(),
+                shown(running)
+            ),
             Some(Killed::Timeout) => {
                 bail!(
                     "Linux {name} did not come up in {}{}",
@@ -270,20 +274,25 @@ pub fn caching(file: &Path) -> &'static str {
 }
 
 impl FileSystem {
+    /// The program that makes one, or an error with the package that has it: known before anything is built.
+    pub fn require_mkfs(self) -> Result<PathBuf> {
+        let (program, package) = match self {
+            Self::Ext4 => ("mkfs.ext4", "e2fsprogs"),
+            Self::Xfs => ("mkfs.xfs", "xfsprogs"),
+            Self::Btrfs => ("mkfs.btrfs", "btrfs-progs"),
+        };
+        let found = on_path(program);
+        found.with_context(|| format!("{program} is not on this host: apt-get install {package}"))
+    }
+
     /// Makes one in a file, as the data disk carries it.
     fn make(self, image: &Path) -> Result<()> {
-        let (program, package, arguments): (_, _, &[&str]) = match self {
+        let arguments: &[&str] = match self {
             // Nothing is left for the kernel to initialise in the background, which would take disk time.
-            Self::Ext4 => {
-                ("mkfs.ext4", "e2fsprogs", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            }
-            Self::Xfs => ("mkfs.xfs", "xfsprogs", &["-q", "-f"]),
-            Self::Btrfs => ("mkfs.btrfs", "btrfs-progs", &["-q", "-f"]),
+            Self::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+            Self::Xfs | Self::Btrfs => &["-q", "-f"],
         };
-        let Some(program) = on_path(program) else {
-            bail!("{program} is not on this host: apt-get install {package}");
-        };
-        process::output(Command::new(program).args(arguments).arg(image)).map(drop)
+        process::output(Command::new(self.require_mkfs()?).args(arguments).arg(image)).map(drop)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask lab test`: tests of this repository on the lab's kernels.
 
 mod boots;
+mod complete;
 mod said;
 mod table;
 mod voices;
@@ -9,15 +10,18 @@ use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use super::kernels;
-use crate::setup;
+use super::kernels::{self, Kernel};
+use super::matrix;
+use crate::setup::{self, Purpose};
 use crate::test::binaries::{self, Environment};
 use crate::test::record::Record;
+use crate::test::required;
 use crate::test::steps::Steps;
 
 pub use boots::Matrix;
+use complete::Asked;
 pub use table::of as table_of;
 
 /// Run the tests that need more of a kernel than this host may have, on each kernel of the lab.
@@ -39,23 +43,28 @@ pub struct Arguments {
 
 /// The command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    setup::ensure_lab()?;
+    let kernels = kernels::named(&arguments.kernel)?;
+    setup::ensure(Purpose::Lab)?;
     let mut steps = Steps::default();
     let mut record = Record::default();
     let bpf_object = env::var_os("FORKD_BPF_OBJECT").map(PathBuf::from);
     let environment = Environment { firecracker: setup::firecracker().ok(), bpf_object };
     let binaries = steps.run("build tests", binaries::build).unwrap_or_default();
+    let names = steps.run("tests of the lab", || matrix::list_tests(&binaries)).unwrap_or_default();
+    let filter = arguments.filter.as_deref();
     let matrix = Matrix {
         binaries: &binaries,
+        names: &names,
         environment: &environment,
         is_quick: arguments.quick,
-        filter: arguments.filter.as_deref(),
+        filter,
         takes_nearest: arguments.nearest,
         repeats: &[],
     };
-    let kernels = matrix.with_tests(&kernels::named(&arguments.kernel)?);
+    let kernels = matrix.with_tests(&kernels);
     if !kernels.is_empty() {
         steps.run(&matrix.step_name(&kernels), || matrix.run(&kernels, &mut record));
+        steps.run("whole suites, required tests", || check_complete(&matrix, &kernels, &mut record));
     }
     println!("\n{}", steps.table());
     print!("{}", record.listing());
@@ -63,6 +72,23 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("\n{table}");
     }
     let failed = record.failed.len() + steps.failed_checks();
+    if record.passed.is_empty() && failed == 0 {
+        match filter {
+            Some(filter) if record.skipped.is_empty() => {
+                bail!("no test ran: does {filter} match any of the lab's?")
+            }
+            _ => bail!("no test ran; what was skipped is named above, with why"),
+        }
+    }
     println!("{} passed, {failed} failed, {} skipped", record.passed.len(), record.skipped.len());
-    Ok(if failed == 0 && !record.passed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Fails where what was asked for was skipped, for no reason that a release can do with.
+fn check_complete(matrix: &Matrix, kernels: &[Kernel], record: &mut Record) -> Result<()> {
+    let required = required::read(matrix.filter)?;
+    let asked = |kernel: &Kernel| Asked { kernel: kernel.name, suites: matrix.suites(*kernel) };
+    let asked: Vec<Asked> = kernels.iter().map(asked).collect();
+    let shortfall = complete::shortfall(&required, &asked, record);
+    shortfall.settle(&format!("the lab's suites and the tests in {}", required::LIST), record)
 }

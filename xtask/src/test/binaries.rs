@@ -19,7 +19,7 @@ pub const MOST_REPEATED: usize = 3;
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TestBinary {
     /// Integration tests share one host, its loop devices and its two file systems: one test at a time.
-    is_integration: bool,
+    pub is_integration: bool,
     /// `package::binary`, the beginning of the full names of its tests.
     pub name: String,
     /// The program.
@@ -97,6 +97,13 @@ impl TestBinary {
         settle(&self.name, report, status, record)
     }
 
+    /// The names of all its tests.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.package_dir).env("CARGO_MANIFEST_DIR", &self.package_dir).arg("--list");
+        Ok(parse_list(&process::output(&mut command)?))
+    }
+
     fn report(&self, environment: &Environment, arguments: &[&str]) -> Result<(Report, ExitStatus)> {
         let mut command = Command::new(&self.executable);
         // As `cargo test` does: a test may open files by a path that begins at its package.
@@ -121,6 +128,11 @@ impl TestBinary {
         }
         Ok(())
     }
+}
+
+/// The names in lines of the form `NAME: test`.
+fn parse_list(said: &str) -> Vec<String> {
+    said.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
 /// Runs the examples in the documentation of every library.
@@ -208,6 +220,12 @@ mod tests {
         assert_eq!(test_binary(&message("lib", true)).unwrap().name, "forkd::lib-api");
         assert_eq!(test_binary(&message("bin", false)), None);
         assert_eq!(test_binary(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+
+    #[test]
+    fn tests_are_listed_by_name_and_nothing_else_is() {
+        let said = "SKIP a: needs root\na::b: test\nc: benchmark\nd::e::f: test\n\n2 tests, 1 benchmark\n";
+        assert_eq!(parse_list(said), ["a::b", "d::e::f"]);
     }
 
     /// Runs a script in the place of a test binary; in it, `$again` is set when it is to run one test only.

@@ -1,11 +1,27 @@
 //! The tests that must run where microVMs run: a check that nothing was skipped or lost on the way.
 
-use anyhow::{Result, bail};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
 
 use super::record::Record;
+use super::steps::TestsFailed;
+use crate::workspace;
+
+/// The list of them, from the repository's root, one name a line.
+pub const LIST: &str = "tests/required.txt";
+
+/// The names in the list, with a filter those that contain it.
+pub fn read(filter: Option<&str>) -> Result<Vec<String>> {
+    let path = workspace::root().join(LIST);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut required = parse(&text).with_context(|| path.display().to_string())?;
+    required.retain(|name| filter.is_none_or(|filter| name.contains(filter)));
+    Ok(required)
+}
 
 /// The names in a list of one name a line; `#` begins a comment.
-pub fn parse(text: &str) -> Result<Vec<String>> {
+fn parse(text: &str) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let name = line.split('#').next().unwrap_or_default().trim();
@@ -30,6 +46,27 @@ pub struct Shortfall {
     pub failures: Vec<String>,
     /// Those that this host cannot run.
     pub tolerated: Vec<String>,
+}
+
+impl Shortfall {
+    /// Adds another.
+    pub fn add(&mut self, other: Self) {
+        self.failures.extend(other.failures);
+        self.tolerated.extend(other.tolerated);
+    }
+
+    /// Shows what is tolerated, and records what is not as failed.
+    pub fn settle(self, what: &str, record: &mut Record) -> Result<()> {
+        for line in &self.tolerated {
+            println!("{line}");
+        }
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        let summary = format!("{} of {what} did not run", self.failures.len());
+        record.failed.extend(self.failures);
+        Err(TestsFailed(summary).into())
+    }
 }
 
 /// Compares the required tests with what ran. Where microVMs run, none may be skipped.

@@ -1,7 +1,8 @@
 # What a machine whose power is cut does: checks what an earlier one left on /data, says so, then BRANCHes until the end.
 #
 # Lines on its output are for the host: `listed TAG`, `file TAG NAME SHA256`, `verified TAG`, `damaged TAG WHY`, `checked`,
-# `loading`, `answered TAG`, `lied TAG WHY` and `refused TAG`. A line is written whole, in one write.
+# `failed WHY` where it cannot begin to BRANCH, `loading`, `answered TAG`, `lied TAG WHY` and `refused TAG WHY`. A line is
+# written whole, in one write.
 # Its second argument is `faulty` where the disk has bad sectors.
 root=/data/snapshots
 mkdir -p /run/forkd
@@ -29,9 +30,13 @@ done
 echo checked
 [ "$1" = check ] && exit 0
 
-if [ -z "$(forkd images -q)" ]; then forkd snapshot base --mem-mib 16 >/dev/null || exit 1; fi
+fail() {
+    echo "failed $1: $(tail -n 1 /tmp/why)"
+    exit 1
+}
+if [ -z "$(forkd images -q)" ]; then forkd snapshot base --mem-mib 16 >/dev/null 2>/tmp/why || fail snapshot; fi
 # From the newest, so that layers come to lie on layers that a power cut was near.
-sandbox=$(forkd fork "$(forkd images -q | head -n 1)") || exit 1
+sandbox=$(forkd fork "$(forkd images -q | head -n 1)" 2>/tmp/why) || fail fork
 # What an answer promised is read back from the disk, past the cache, which still holds what could not be written. A file
 # system that has gone down for its errors can be asked for nothing.
 read_back() {
@@ -49,12 +54,12 @@ while true; do
     # Full ones too: they are larger, and a diff may lie on them.
     mode=--diff
     [ $((number % 8)) = 0 ] && mode=--full
-    if forkd branch "$sandbox" --tag "$tag" $mode >/dev/null 2>&1; then
+    if forkd branch "$sandbox" --tag "$tag" $mode >/dev/null 2>/tmp/why; then
         echo "answered $tag"
         files "$tag"
         [ "$2" = faulty ] && read_back "$tag"
     else
-        echo "refused $tag"
+        echo "refused $tag $(tail -n 1 /tmp/why)"
         sleep 0.2
     fi
 done

@@ -24,8 +24,10 @@ pub struct Boot {
     answered: BTreeMap<String, Files>,
     /// BRANCHes that were answered, and of which the disk has something else: seen at once.
     pub lies: Vec<String>,
-    /// BRANCHes that failed.
-    pub refused: usize,
+    /// BRANCHes that failed, each with why.
+    pub refused: Vec<String>,
+    /// Why it ended before it could BRANCH.
+    pub failure: Option<String>,
     /// Whether it has looked through all that was there.
     pub is_checked: bool,
     /// Whether it BRANCHes.
@@ -48,6 +50,11 @@ impl Boot {
         self.answered.len()
     }
 
+    /// BRANCHes that failed though the disk had room.
+    pub fn refused_with_room(&self) -> impl Iterator<Item = &str> {
+        self.refused.iter().map(String::as_str).filter(|why| !is_for_want_of_space(why))
+    }
+
     fn line(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
@@ -60,12 +67,18 @@ impl Boot {
             ["verified", tag] => self.verified.push(tag.to_owned()),
             ["damaged", ..] => self.damaged.push(line["damaged ".len()..].to_owned()),
             ["lied", ..] => self.lies.push(line["lied ".len()..].to_owned()),
-            ["refused", _] => self.refused += 1,
+            ["refused", _, ..] => self.refused.push(line["refused ".len()..].to_owned()),
+            ["failed", ..] => self.failure = Some(line["failed ".len()..].to_owned()),
             ["checked"] => self.is_checked = true,
             ["loading"] => self.is_loading = true,
             _ => {}
         }
     }
+}
+
+/// Whether the system said so; every BRANCH leaves something on the disk, and many cuts fill it.
+fn is_for_want_of_space(why: &str) -> bool {
+    why.contains("os error 28")
 }
 
 impl Ledger {
@@ -149,6 +162,18 @@ mod tests {
         let said = "checked\nloading\nanswered a\nlied a digest of memory.bin differs\n";
         assert_eq!(boot(said).lies, ["a digest of memory.bin differs"]);
         assert_eq!(Ledger::default().judge(&boot(said)), ["a digest of memory.bin differs"]);
+    }
+
+    #[test]
+    fn a_refused_branch_says_why_and_one_for_want_of_space_is_told_apart() {
+        let boot = boot(
+            "loading\nrefused a cannot write: Input/output error (os error 5)\n\
+             refused b cannot write: No space left on device (os error 28)\nfailed snapshot: no room\n",
+        );
+        assert_eq!(boot.refused.len(), 2);
+        let with_room: Vec<&str> = boot.refused_with_room().collect();
+        assert_eq!(with_room, ["a cannot write: Input/output error (os error 5)"]);
+        assert_eq!(boot.failure.as_deref(), Some("snapshot: no room"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::voices::Voice;
 use crate::lab::archive::Archive;
 use crate::lab::image::Image;
 use crate::lab::kernels::Kernel;
-use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, PEER, Suite};
+use crate::lab::matrix::{self, COMPILED, Compiled, LINUX_GUEST, PEER, Selection, TestNames};
 use crate::lab::options::Hardware;
 use crate::lab::session::{self, Booted, Done, Job, Session};
 use crate::lab::{programs, quote};
@@ -21,15 +21,25 @@ use crate::test::record::Record;
 use crate::test::steps::TestsFailed;
 use crate::{process, workspace};
 
-/// Seconds that a machine may run, its boot included.
-const MACHINE_TIMEOUT_S: u64 = 5400;
+/// Seconds that a machine may run, its boot included, and one suite of tests in it: a test in emulation takes 10 to 30
+/// times as long as on a processor, and the suites of the full matrix have up to thirty.
+const QUICK_LIMITS: Limits = Limits { machine_s: 5400, suite_s: 900 };
+const FULL_LIMITS: Limits = Limits { machine_s: 21_600, suite_s: 3600 };
 /// Milliseconds that a Linux guest is given to boot in a machine that is itself emulated.
 const LINUX_BOOT_MS: u32 = 20_000;
+
+/// How long what runs in a machine may take.
+struct Limits {
+    machine_s: u64,
+    suite_s: u64,
+}
 
 /// The matrix for one run of the tests.
 pub struct Matrix<'a> {
     /// Every test binary that was built.
     pub binaries: &'a [TestBinary],
+    /// The names of their tests, of those that the lab runs.
+    pub names: &'a TestNames,
     /// What tests are told.
     pub environment: &'a Environment,
     /// Leave out what takes long.
@@ -45,7 +55,7 @@ pub struct Matrix<'a> {
 /// A machine that is put together.
 struct Prepared {
     booted: Booted,
-    suites: Vec<Suite>,
+    suites: Vec<Selection>,
     image: Image,
     script: String,
 }
@@ -62,13 +72,12 @@ impl Matrix<'_> {
         kernels.iter().copied().filter(|kernel| !self.suites(*kernel).is_empty()).collect()
     }
 
-    /// The beginnings of the names of what would run on these kernels.
-    pub fn names(&self, kernels: &[Kernel]) -> Vec<String> {
-        let of_one = |kernel: &Kernel| {
-            let name = kernel.name;
-            self.suites(*kernel).into_iter().map(move |suite| suite.full_name(name))
-        };
-        kernels.iter().flat_map(of_one).collect()
+    /// The full names of what would run on these kernels.
+    pub fn test_names(&self, kernels: &[Kernel]) -> Vec<String> {
+        let suites = kernels
+            .iter()
+            .flat_map(|kernel| self.suites(*kernel).into_iter().map(|suite| (kernel.name, suite)));
+        suites.flat_map(|(kernel, suite)| suite.full_names(kernel, self.names)).collect()
     }
 
     /// What the run on these kernels is called.
@@ -130,10 +139,15 @@ impl Matrix<'_> {
         }
     }
 
-    fn suites(&self, kernel: Kernel) -> Vec<Suite> {
-        let mut suites = matrix::chosen(kernel.name, self.is_quick, self.filter);
+    fn limits(&self) -> Limits {
+        if self.is_quick { QUICK_LIMITS } else { FULL_LIMITS }
+    }
+
+    /// What runs on a kernel.
+    pub fn suites(&self, kernel: Kernel) -> Vec<Selection> {
+        let mut suites = matrix::chosen(kernel.name, self.is_quick, self.filter, self.names);
         if !self.repeats.is_empty() {
-            let is_repeated = |suite: &Suite| {
+            let is_repeated = |suite: &Selection| {
                 self.repeats.iter().any(|test| test.starts_with(&suite.full_name(kernel.name)))
             };
             suites.retain(is_repeated);
@@ -160,7 +174,7 @@ impl Matrix<'_> {
 
     fn run_one(&self, machine: &mut Prepared) -> Ran {
         let mut voice = Voice::of(machine.booted.name());
-        let hardware = hardware();
+        let hardware = hardware(self.limits().machine_s);
         let job = Job::Script(std::mem::take(&mut machine.script));
         let out = self.out(machine.booted.name());
         let outcome = Session::new(&machine.booted, &hardware)
@@ -190,7 +204,7 @@ impl Matrix<'_> {
     }
 
     /// Puts what the suites need into the image, and gives the script that runs them one after the other.
-    fn script(&self, suites: &[Suite], image: &mut Image) -> Result<String> {
+    fn script(&self, suites: &[Selection], image: &mut Image) -> Result<String> {
         let mut text = format!("export FORKD_LINUX_BOOT_MS={LINUX_BOOT_MS}\n");
         let mut export = |name: &str, path: &Path| {
             text.push_str(&format!("export {name}={}\n", quote(&path.to_string_lossy())));
@@ -219,7 +233,7 @@ impl Matrix<'_> {
             let binary = self.binaries.iter().find(|binary| binary.name == suite.binary);
             let binary = binary.with_context(|| format!("{} was not built", suite.binary))?;
             image.program(&binary.executable)?;
-            text.push_str(&script(suite, binary));
+            text.push_str(&script(suite, binary, self.limits().suite_s));
         }
         Ok(text)
     }
@@ -260,6 +274,6 @@ fn compile(one: &Compiled) -> Result<PathBuf> {
 }
 
 /// Emulated AMD virtualisation everywhere: one boot serves the tests of the probes and those of the daemon.
-fn hardware() -> Hardware {
-    Hardware { mem_mib: 4096, kvm_amd: true, timeout_s: MACHINE_TIMEOUT_S, ..Hardware::default() }
+fn hardware(timeout_s: u64) -> Hardware {
+    Hardware { mem_mib: 4096, kvm_amd: true, timeout_s, ..Hardware::default() }
 }

@@ -1,24 +1,23 @@
 //! The script that runs suites inside, and what is made of what it prints.
 
-use crate::lab::matrix::{self, Suite};
+use crate::lab::matrix::{self, Selection};
 use crate::lab::quote;
 use crate::test::binaries::TestBinary;
 use crate::test::output;
 use crate::test::record::Record;
 
-/// Seconds that one run of a test binary may take inside.
-const SUITE_TIMEOUT_S: u64 = 900;
 /// What the script prints around what a test binary says.
 const BEGIN: &str = "@@lab begin ";
 const END: &str = "@@lab end ";
 
-/// Runs one suite, its standard error in a file of its own.
-pub fn script(suite: &Suite, binary: &TestBinary) -> String {
+/// Runs one suite, or one test of it, for so long at most, its standard error in a file of its own.
+pub fn script(suite: &Selection, binary: &TestBinary, timeout_s: u64) -> String {
     let dir = quote(&binary.package_dir.to_string_lossy());
     let label = format!("{} {}", suite.binary, suite.tests);
     let stderr = quote(&format!("/out/{}", label.replace("::", ".").replace(' ', "-")));
     let program = quote(&binary.executable.to_string_lossy());
-    let run = format!("timeout {SUITE_TIMEOUT_S} {program} --test-threads=1 {}", quote(suite.tests));
+    let exact = if suite.is_one_test { "--exact " } else { "" };
+    let run = format!("timeout {timeout_s} {program} --test-threads=1 {exact}{}", quote(&suite.tests));
     format!(
         "echo {begin}\nmkdir -p {dir}; cd {dir}\nCARGO_MANIFEST_DIR={dir} {run} 2>{stderr}\n\
          echo \"{END}$? after $(cut -d' ' -f1 /proc/uptime) s\"\n",
@@ -27,7 +26,7 @@ pub fn script(suite: &Suite, binary: &TestBinary) -> String {
 }
 
 /// Records what each suite said, and returns how many failures that adds. A suite that is not there to its end has failed.
-pub fn take_over(said: &str, kernel: &str, suites: &[Suite], record: &mut Record) -> usize {
+pub fn take_over(said: &str, kernel: &str, suites: &[Selection], record: &mut Record) -> usize {
     let before = record.failed.len();
     for suite in suites {
         let name = matrix::recorded_binary(kernel, suite.binary);
@@ -41,7 +40,7 @@ pub fn take_over(said: &str, kernel: &str, suites: &[Suite], record: &mut Record
             None => (rest, "nothing"),
         };
         let report = output::parse(section);
-        let has_tests = report.verdicts.iter().any(|(test, _)| test.starts_with(suite.tests));
+        let has_tests = report.verdicts.iter().any(|(test, _)| test.starts_with(&suite.tests));
         let failed = record.add(&name, report);
         if !has_tests {
             record.failed.push(format!("{}: no test has that name", suite.full_name(kernel)));
@@ -56,14 +55,29 @@ pub fn take_over(said: &str, kernel: &str, suites: &[Suite], record: &mut Record
 mod tests {
     use super::*;
 
-    const SUITE: Suite = Suite { binary: "p::b", tests: "m::", is_quick: true, only_on: None };
+    fn suite(tests: &str, is_one_test: bool) -> Selection {
+        Selection { binary: "p::b", tests: tests.to_owned(), is_one_test }
+    }
 
     #[track_caller]
     fn check(said: &str, passed: &[&str], failed: &[&str]) {
         let mut record = Record::default();
-        assert_eq!(take_over(said, "6.1", &[SUITE], &mut record), failed.len());
+        assert_eq!(take_over(said, "6.1", &[suite("m::", false)], &mut record), failed.len());
         assert_eq!(record.passed, passed);
         assert_eq!(record.failed, failed);
+    }
+
+    #[test]
+    fn a_suite_runs_by_the_beginning_of_its_tests_names_and_one_test_by_its_own() {
+        let binary = TestBinary {
+            is_integration: true,
+            name: "p::b".to_owned(),
+            executable: "/b".into(),
+            package_dir: "/p".into(),
+        };
+        let runs = |suite| script(&suite, &binary, 7);
+        assert!(runs(suite("m::", false)).contains(" timeout 7 '/b' --test-threads=1 'm::' 2>"));
+        assert!(runs(suite("m::t", true)).contains(" timeout 7 '/b' --test-threads=1 --exact 'm::t' 2>"));
     }
 
     #[test]

@@ -11,12 +11,23 @@ const TRIED: &str = "by_rung::";
 const PASSES: &str = "pass";
 const FAILS: &str = "FAILED";
 const REFUSED: &str = "no";
+const NOT_TRIED: &str = "-";
+/// Why a command, or all but one of them, is tried by some rungs on no kernel.
+const NEVER_TRIED: [(Option<&str>, &[&str], &str); 3] = [
+    (Some("explain"), &["tracepoint"], "it records the whole machine, which a tracepoint's programs cannot"),
+    (
+        Some("wbt_waits"),
+        &["tp_btf", "raw_tracepoint", "tracepoint"],
+        "waits in the throttle are seen at its functions, or by stacks",
+    ),
+    (None, &["stacks"], "only waits in the throttle (wbt_waits) are seen like this"),
+];
 
 /// One row: a kernel and a rung.
 type Row<'a> = (&'a str, &'a str);
 
-/// A row for each kernel and rung, a column for each command, and below it why there is a "no"; `None` where no such
-/// test ran.
+/// A row for each kernel and rung, a column for each command, and below it why there is a "no" or, on every kernel, a "-";
+/// `None` where no such test ran.
 pub fn of(record: &Record) -> Option<String> {
     let mut table = Table::default();
     for name in &record.passed {
@@ -68,12 +79,20 @@ impl<'a> Table<'a> {
         for ((kernel, rung), outcomes) in &self.rows {
             let mut row = format!("{kernel:<7}{rung:<16}");
             for command in &commands {
-                let _ = write!(row, "{:<11}", outcomes.get(command).unwrap_or(&"-"));
+                let _ = write!(row, "{:<11}", outcomes.get(command).unwrap_or(&NOT_TRIED));
             }
             let _ = writeln!(text, "{}", row.trim_end());
         }
         for ((kernel, rung), reason) in &self.reasons {
             let _ = writeln!(text, "{kernel} {rung}: {reason}");
+        }
+        for (command, rungs, reason) in NEVER_TRIED {
+            let is_shown = |rung: &&&str| self.rows.keys().any(|(_, shown)| shown == *rung);
+            let shown: Vec<&str> = rungs.iter().filter(is_shown).copied().collect();
+            if command.is_none_or(|command| commands.contains(&command)) && !shown.is_empty() {
+                let command = command.unwrap_or("all others");
+                let _ = writeln!(text, "- {command} by {}: {reason}", shown.join(", "));
+            }
         }
         text
     }
@@ -101,5 +120,19 @@ kernel rung            futex      offcpu
 ";
         assert_eq!(of(&record).as_deref(), Some(expected));
         assert_eq!(of(&Record::default()), None);
+    }
+
+    #[test]
+    fn what_is_not_tried_on_any_kernel_has_its_reason_below() {
+        let passed = ["futex::tracepoint", "explain::kprobe"]
+            .map(|test| format!("lab-6.1::probes::by_rung::by_rung::{test}"))
+            .to_vec();
+        let expected = "\
+kernel rung            explain    futex
+6.1    kprobe          pass       -
+6.1    tracepoint      -          pass
+- explain by tracepoint: it records the whole machine, which a tracepoint's programs cannot
+";
+        assert_eq!(of(&Record { passed, ..Record::default() }).as_deref(), Some(expected));
     }
 }
