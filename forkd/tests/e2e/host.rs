@@ -117,7 +117,7 @@ impl Host {
             if let Some(status) = self.daemon.try_wait()? {
                 return Err(format!("the daemon ended ({status}): {}", self.log()).into());
             }
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > DEADLINE {
                 return Err(error.into());
             }
             sleep(Duration::from_millis(5));
