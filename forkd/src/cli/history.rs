@@ -152,7 +152,7 @@ fn attribution(record: &BranchRecord) -> String {
             text.push_str(&format!("  {ns:>10} {unexplained:>5.1} %  unexplained\n"));
             for advice in &explain.verdict.advice {
                 let predicted = duration(advice.predicted_ns);
-                text.push_str(&format!("  advice  {predicted} would remain: {}\n", plain(&advice.text)));
+                text.push_str(&format!("  advice  {}: {predicted} then\n", plain(&advice.text)));
             }
             text
         }
@@ -268,7 +268,7 @@ mod tests {
             "  causes  6 ms of 8 ms: CPU quota\n",
             " 75.0 %  CPU quota of sb-1\n",
             " 25.0 %  unexplained\n",
-            "  advice  lift the quota: 2.00 ms without it\n",
+            "  advice  lift the quota: 2.00 ms then\n",
         ] {
             assert!(shown.contains(words), "{words:?} is not in\n{shown}");
         }
