@@ -121,11 +121,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     for cut in 1..=arguments.cuts {
         if bench.cut(cut)?.is_none() {
-            return Ok(ExitCode::from(crate::INTERRUPTED));
+            return Ok(bench.interrupted(seed));
         }
         let is_last_of_its_disk = cut % CUTS_OF_A_DISK == 0 || cut == arguments.cuts;
         if is_last_of_its_disk && bench.end_disk(cut)?.is_none() {
-            return Ok(ExitCode::from(crate::INTERRUPTED));
+            return Ok(bench.interrupted(seed));
         }
     }
     Ok(bench.report(seed))
@@ -280,6 +280,14 @@ impl Bench<'_> {
 
     fn log(&self) -> PathBuf {
         self.session.dir().join("write-log")
+    }
+
+    /// Says what is known until here.
+    fn interrupted(mut self, seed: u64) -> ExitCode {
+        println!("lab: interrupted: this disk was not read back after its last cut");
+        self.summary.answered += self.ledger.len();
+        self.report(seed);
+        ExitCode::from(crate::INTERRUPTED)
     }
 
     fn report(&self, seed: u64) -> ExitCode {
