@@ -26,7 +26,7 @@ pub use device::{
 pub use loss::{CounterSlot, CpuCounters, Loss};
 pub use phase::BranchPhase;
 pub use record::{
-    COMM_LEN, Head, IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Kind, MAX_FRAMES, MAX_USER_STACK, Other,
-    PREEMPTED, STACK_FAILED, STACK_LATE, STACK_TRUNCATED, SwitchOut, TaskRegisters, ThreadEntry,
+    Bound, COMM_LEN, Head, IN_DEVICE_HANDLER, IN_NO_HANDLER, IN_SOFTIRQ, Kind, MAX_FRAMES, MAX_USER_STACK,
+    Other, PREEMPTED, STACK_FAILED, STACK_LATE, STACK_TRUNCATED, SwitchOut, TaskRegisters, ThreadEntry,
     UserRegisters, UserStack, Waking,
 };

@@ -38,9 +38,9 @@ pub enum Kind {
     /// A watched thread was looked at while it ran. Body: [`SwitchOut`] without a state; frames: its own kernel
     /// stack, none where it was in user space.
     Sample = 6,
-    /// A thread entered the function that bounds windows. No body, no frames, and outside of the sequence.
+    /// A thread entered the function that bounds windows. Body: [`Bound`]; no frames, and outside of the sequence.
     WindowOpen = 7,
-    /// A thread left that function. No body, no frames, and outside of the sequence.
+    /// A thread left that function. Body: [`Bound`]; no frames, and outside of the sequence.
     WindowClose = 8,
     /// A watched thread has got a CPU, told from its own context: by a hook behind the switch. Body: [`SwitchOut`]
     /// without a state; frames: its kernel stack, which is what it left the CPU with.
@@ -202,6 +202,14 @@ pub struct UserStack {
     pub registers: UserRegisters,
     /// How many bytes follow, from `registers.sp` upwards: at most [`MAX_USER_STACK`].
     pub bytes: u64,
+}
+
+/// What a [`Kind::WindowOpen`] and a [`Kind::WindowClose`] add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bound {
+    /// `rsp`. At the entry it is where the return address lies, at the return the word above that.
+    pub sp: u64,
 }
 
 /// To whom a thread id belongs, where a hook gives the id only. The value of an entry of the `THREADS` map.

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_ns};
 use probes_common::{
-    COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, SCHED_LANE, STACK_FAILED, STACK_TRUNCATED,
-    SwitchOut, Waking,
+    Bound, COMM_LEN, CpuCounters, Head, Kind, Loss, MAX_FRAMES, Other, SCHED_LANE, STACK_FAILED,
+    STACK_TRUNCATED, SwitchOut, Waking,
 };
 
 use crate::log;
@@ -59,6 +59,13 @@ pub struct WakingRecord {
 pub struct BornRecord {
     pub head: Head,
     pub body: Other,
+}
+
+/// A [`Kind::WindowOpen`] or [`Kind::WindowClose`] record.
+#[repr(C)]
+pub struct BoundRecord {
+    pub head: Head,
+    pub body: Bound,
 }
 
 /// What a stack capture came to.

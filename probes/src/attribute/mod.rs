@@ -33,7 +33,7 @@ pub struct Window {
     pub tid: u32,
     /// What it is of, for the report.
     pub label: String,
-    /// It was still open when recording ended.
+    /// It was not seen to end: it is cut where recording ended, or where it was known to be over.
     pub clamped: bool,
 }
 

@@ -10,8 +10,8 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use probes_common::{
-    CALL_LANE, CALL_LANE_FLAG, Head, Kind, MAX_USER_STACK, PREEMPTED, SCHED_LANE, STACK_FAILED, STACK_LATE,
-    STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack, Waking,
+    Bound, CALL_LANE, CALL_LANE_FLAG, Head, Kind, MAX_USER_STACK, PREEMPTED, SCHED_LANE, STACK_FAILED,
+    STACK_LATE, STACK_TRUNCATED, SwitchOut, TaskRegisters, UserRegisters, UserStack, Waking,
 };
 
 pub(crate) use fields::Fields;
@@ -41,7 +41,8 @@ impl Decoder {
         if head.kind == Kind::WindowOpen as u8 || head.kind == Kind::WindowClose as u8 {
             let thread = ThreadId { tid: head.tid, start_ns: head.start_ns };
             let opens = head.kind == Kind::WindowOpen as u8;
-            return Ok(Decoded::Window(Mark { time_ns: head.time_ns, thread, opens }));
+            let sp = fields.u64(size_of::<Head>() + offset_of!(Bound, sp))?;
+            return Ok(Decoded::Window(Mark { time_ns: head.time_ns, thread, opens, sp }));
         }
         let event = match head.kind {
             kind if kind == Kind::SwitchOut as u8 => self.switch_out(fields, &head)?,

@@ -208,6 +208,8 @@ pub struct Mark {
     pub thread: ThreadId,
     /// It enters.
     pub opens: bool,
+    /// Its stack pointer: where the return address lies as it enters, the word above that as it leaves.
+    pub sp: u64,
 }
 
 /// A kernel stack as the kernel handed it out.

@@ -251,8 +251,10 @@ proptest! {
         prop_assert_eq!(Decoder::default().decode(&bytes), Ok(Decoded::Sample(look)));
 
         let kind = if opens { Kind::WindowOpen } else { Kind::WindowClose };
-        let mark = Decoded::Window(Mark { time_ns, thread, opens });
-        let bytes = head(kind, 0, times, ids, 0);
+        let mark = Decoded::Window(Mark { time_ns, thread, opens, sp: signature });
+        let mut bytes = head(kind, 0, times, ids, 0);
+        prop_assert_eq!(Decoder::default().decode(&bytes), Err(DecodeError::Short(bytes.len())));
+        bytes.extend(signature.to_ne_bytes());
         prop_assert_eq!(Decoder::default().decode(&bytes), Ok(mark));
     }
 

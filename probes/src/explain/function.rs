@@ -13,6 +13,10 @@ use crate::proc;
 
 /// Said of a window in whose beginning recording was just being turned off for the one before.
 const LATE: &str = "recording was turned on late in this window: its first part may lack events";
+/// Said of a window that may be two.
+const REENTERED: &str = "the function was entered again at the same place of the stack before it was seen to return: \
+                         unless it calls itself as its last act, this is two calls, of which the first left by an \
+                         exception or longjmp, and the time between them";
 
 /// Calls of one function of one process.
 #[derive(Debug)]
@@ -22,9 +26,7 @@ pub struct FunctionWindows<'a> {
     label: String,
     calls: Calls,
     /// Windows that are closed, and still being recorded with those that are not.
-    closed: Vec<Window>,
-    /// Records that had been lost at the last look.
-    ring_losses: u64,
+    closed: Vec<Span>,
 }
 
 /// A window that has closed.
@@ -54,12 +56,11 @@ impl<'a> FunctionWindows<'a> {
         state.mark_tracer()?;
         state.clock.start()?;
         state.probes.windows(pid, file, offset)?;
-        let ring_losses = state.ring_losses();
         drop(state);
         // Whoever looks for windows has them explained meanwhile: the ring buffer is read without waiting for that.
         explainer.inner.changed.notify_all();
         let (label, calls, closed) = (label.to_owned(), Calls::default(), Vec::new());
-        Ok(Self { explainer, pid, label, calls, closed, ring_losses })
+        Ok(Self { explainer, pid, label, calls, closed })
     }
 
     /// How many windows have opened so far, in any thread.
@@ -101,19 +102,13 @@ impl<'a> FunctionWindows<'a> {
         if marks.is_empty() && self.calls.is_idle() && self.closed.is_empty() {
             state.forget_readings();
         }
-        let ring_losses = state.ring_losses();
         drop(state);
         self.take(&marks);
-        if std::mem::replace(&mut self.ring_losses, ring_losses) < ring_losses {
-            self.calls.doubt();
-        }
     }
 
     fn take(&mut self, marks: &[Mark]) {
-        for mark in marks {
-            let closed = self.calls.take(mark).map(|span| self.window(span));
-            self.closed.extend(closed);
-        }
+        let Self { calls, closed, .. } = self;
+        closed.extend(marks.iter().filter_map(|mark| calls.take(mark)));
     }
 
     /// Those that are inside the function and are no more.
@@ -123,14 +118,7 @@ impl<'a> FunctionWindows<'a> {
     }
 
     fn cut(&mut self, tids: &[u32]) {
-        let cut = self.calls.cut(tids, proc::monotonic_ns());
-        let cut: Vec<Window> = cut.into_iter().map(|span| self.window(span)).collect();
-        self.closed.extend(cut);
-    }
-
-    fn window(&self, span: Span) -> Window {
-        let Span { tid, start_ns, end_ns, clamped } = span;
-        Window { start_ns, end_ns, tid, label: self.label.clone(), clamped }
+        self.closed.extend(self.calls.cut(tids, proc::monotonic_ns()));
     }
 
     /// Turns recording off until the next window, and hands out those that are closed.
@@ -146,10 +134,13 @@ impl<'a> FunctionWindows<'a> {
         drop(state);
         let closed = std::mem::take(&mut self.closed);
         self.take(&marks);
-        let hand_out = |window: Window| {
-            let is_late = window.start_ns < capture.start_ns;
+        let hand_out = |span: Span| {
+            let Span { tid, start_ns, end_ns, clamped, was_reentered } = span;
+            let late = (start_ns < capture.start_ns).then_some(LATE);
+            let warning = late.or(was_reentered.then_some(REENTERED));
             let (worker, capture) = (self.explainer.worker.clone(), Arc::clone(&capture));
-            Opened { window, recorded: Recorded { worker, capture, warning: is_late.then_some(LATE) } }
+            let window = Window { start_ns, end_ns, tid, label: self.label.clone(), clamped };
+            Opened { window, recorded: Recorded { worker, capture, warning } }
         };
         Ok(closed.into_iter().map(hand_out).collect())
     }

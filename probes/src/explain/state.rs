@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use probes_common::{CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Head, Loss};
+use probes_common::{Bound, CODE_SPANS, CodeSpan, CpuCounters, Dirtied, Dirtier, Head, Loss};
 
 use super::capture::Capture;
 use super::quota::Quotas;
@@ -114,11 +114,6 @@ impl State {
         if let Some(opened) = &mut self.window {
             opened.capture.readings.keep_last();
         }
-    }
-
-    /// Records of any kind that the ring buffer has had no room for, so far.
-    pub fn ring_losses(&self) -> u64 {
-        self.probes.counters().iter().map(|cpu| cpu.lost[Loss::RingFull as usize]).sum()
     }
 
     fn look_at_counters(&mut self) {
@@ -238,7 +233,7 @@ fn seeds(pids: &[u32]) -> Vec<Seed> {
 
 fn mark(record: &[u8]) -> Option<Mark> {
     // Most records are no marks: whole stacks need not be read to see that.
-    if record.len() != size_of::<Head>() {
+    if record.len() != size_of::<Head>() + size_of::<Bound>() {
         return None;
     }
     match Decoder::default().decode(record) {

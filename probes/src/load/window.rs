@@ -10,8 +10,10 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use super::chain;
 use crate::error::AttachError;
 
-/// The programs at the entry and at the return.
-const PROGRAMS: [&str; 2] = ["window_open", "window_close"];
+/// The programs at the return and at the entry, in the order in which they are attached: the kernel tells the return of
+/// a call only where somebody wanted to know as it was entered (`prepare_uretprobe` of kernel/events/uprobes.c), so that
+/// an entry that is told before would wait for a return that never comes.
+const PROGRAMS: [&str; 2] = ["window_close", "window_open"];
 
 /// Puts the programs at `offset` of `file`, for calls by the process `pid`.
 pub fn attach(ebpf: &mut Ebpf, pid: u32, file: &Path, offset: u64) -> Result<(), AttachError> {

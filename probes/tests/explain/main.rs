@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use probes::explain::{Explainer, Options, Window};
 use reports::explain::Explain;
-use subject::{Subject, assert_whole, cause_ms};
+use subject::{IN_TIME, Subject, assert_whole, cause_ms};
 use testkit::{LoopExt4, Need, Outcome, Test};
 
 const BPF: &[Need] = &[Need::Root, Need::Btf];
@@ -105,7 +105,7 @@ fn of_another_thread() -> Outcome {
 fn list() -> Outcome {
     let subject = Subject::start("sleep", None);
     let arguments = ["--window-fn", "the_window", "--windows", "1", "--slowest", "3", "--format", "json"];
-    let output = subject.explain(&arguments);
+    let output = subject.explain(&[&arguments[..], &IN_TIME].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let windows: Vec<Explain> = serde_json::from_slice(&output.stdout)?;
     assert_eq!(windows.len(), 1);

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 /// Names the program where it was compiled elsewhere: a machine to test on need not have a compiler.
 const COMPILED: &str = "FORKD_TEST_EXPLAIN_SUBJECT";
 
+/// For windows that come many times a second on any machine: without them, the test fails and does not hang.
+pub const IN_TIME: [&str; 2] = ["--duration", "2m"];
+
 /// A running program; dropping it ends it.
 pub struct Subject {
     child: Child,
@@ -61,7 +64,8 @@ impl Subject {
 
     /// The slowest of its first windows.
     pub fn slowest(&self) -> Explain {
-        let output = self.explain(&["--window-fn", "the_window", "--windows", "3", "--format", "json"]);
+        let arguments = ["--window-fn", "the_window", "--windows", "3", "--format", "json"];
+        let output = self.explain(&[&arguments[..], &IN_TIME].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let explain: Explain = serde_json::from_slice(&output.stdout).unwrap();
         assert_whole(&explain);

@@ -67,7 +67,7 @@ pub struct Window {
     pub tid: u32,
     /// That thread's name.
     pub comm: String,
-    /// It was still open when recording ended, and was cut there.
+    /// It was not seen to end: it was cut where recording ended, or where it was known to be over.
     pub clamped: bool,
 }
 

@@ -26,7 +26,7 @@ pub fn one_line(explain: &Explain) -> String {
         let detail = if cause.detail.is_empty() { String::new() } else { format!(", {}", cause.detail) };
         format!("{} {}{detail}; ", share(cause.ns, explain.window_ns), cause.title)
     });
-    let open = if explain.window.clamped { ", still open at the end" } else { "" };
+    let open = if explain.window.clamped { ", cut there" } else { "" };
     let unsound = match (explain.verdict.sound, explain.verdict.lost) {
         (true, _) => "",
         (false, 0) => "; unsound: the report says why",
@@ -74,7 +74,9 @@ fn header(out: &mut String, explain: &Explain) -> std::fmt::Result {
         "  ",
     ));
     if window.clamped {
-        out.push_str("  the window was still open when recording ended, and is cut there\n");
+        out.push_str(
+            "  it was not seen to end: it is cut where recording ended, or where it was known to be over\n",
+        );
     }
     for warning in &explain.warnings {
         out.push_str(&wrap(&format!("  warning: {warning}"), " ", "  "));
@@ -209,10 +211,7 @@ mod tests {
         report.verdict.sound = false;
         report.verdict.lost = 2;
         let line = one_line(&report);
-        assert!(
-            line.contains("still open at the end") && line.ends_with("unsound: events were lost"),
-            "{line}"
-        );
+        assert!(line.contains("cut there") && line.ends_with("unsound: events were lost"), "{line}");
         report.verdict.lost = 0;
         let line = one_line(&report);
         assert!(line.ends_with("unsound: the report says why"), "{line}");
