@@ -126,6 +126,18 @@ pub enum AttachError {
         /// Why not.
         reason: String,
     },
+    /// A filter of system calls would kill the process where the function returns.
+    #[error(
+        "process {pid} filters its system calls (seccomp), and on this kernel, {kernel}, the filter sees a watched \
+         function's return as one and may kill the process; Linux 6.12.14 and 6.13.3 have that mended: bound windows by \
+         signals or by time"
+    )]
+    ReturnProbe {
+        /// The process.
+        pid: u32,
+        /// `uname -r`.
+        kernel: String,
+    },
     /// Threads of other processes are known by their ids only.
     #[error(
         "the whole machine cannot be recorded by `tracepoint`, which names a thread by its id only: use another rung"
@@ -185,6 +197,7 @@ impl AttachError {
             | Self::Load(_)
             | Self::NoRung(_)
             | Self::Way { .. }
+            | Self::ReturnProbe { .. }
             | Self::Program { .. } => Fault::Host,
             Self::Missing(_) | Self::Map { .. } | Self::System { .. } => Fault::Internal,
         }

@@ -141,6 +141,11 @@ pub fn thread_group(pid: u32) -> io::Result<u32> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status has no number as Tgid"))
 }
 
+/// Whether a thread's system calls go through a seccomp filter (`SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h).
+pub fn has_seccomp_filter(tid: u32) -> bool {
+    status_field(tid, "Seccomp:").is_ok_and(|mode| mode == "2")
+}
+
 /// This process's effective capabilities, one bit each.
 pub fn effective_capabilities() -> io::Result<u64> {
     let text = status_field(std::process::id(), "CapEff:")?;

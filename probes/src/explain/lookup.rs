@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{major, minor};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use super::devices::DeviceNames;
 use crate::device::Disks;
@@ -71,7 +70,7 @@ fn open_file(pid: u32, id: &str, inode: u64) -> Option<String> {
     let folder = PathBuf::from(format!("/proc/{pid}"));
     let numbers = fs::read_dir(folder.join("fd")).ok()?.flatten().map(|entry| entry.file_name());
     let is_it = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|found| found.ino() == inode && device(found.dev()) == id)
+        Entry::at(path, AtFlags::empty()).is_some_and(|found| found.inode == inode && found.device == id)
     };
     let may_be = |number: &std::ffi::OsString| {
         let info = fs::read_to_string(folder.join("fdinfo").join(number)).unwrap_or_default();
@@ -122,31 +121,49 @@ impl Tree {
         let left = LOOKED_AT - self.looked_at;
         for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(left) {
             self.looked_at += 1;
-            let Ok(metadata) = entry.metadata() else { continue };
-            if device(metadata.dev()) != self.id {
+            let Some(found) = Entry::at(&entry.path(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if found.device != self.id {
                 continue;
             }
-            if metadata.is_dir() {
+            if found.is_folder {
                 self.folders.push_back(entry.path());
             }
-            self.names.insert(metadata.ino(), entry.file_name().to_string_lossy().into_owned());
+            self.names.insert(found.inode, entry.file_name().to_string_lossy().into_owned());
         }
     }
 }
 
-fn device(number: u64) -> String {
-    format!("{}:{}", major(number), minor(number))
+/// What is known of an entry without asking a server for it: one that does not answer would keep us for ever.
+struct Entry {
+    device: String,
+    inode: u64,
+    is_folder: bool,
+}
+
+impl Entry {
+    fn at(path: &Path, flags: AtFlags) -> Option<Self> {
+        let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let found = statx(CWD, path, flags, StatxFlags::INO | StatxFlags::TYPE).ok()?;
+        Some(Self {
+            device: format!("{}:{}", found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            is_folder: FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{major, minor};
 
     use super::*;
 
     fn id_and_inode(path: &Path) -> (String, u64) {
         let metadata = fs::metadata(path).unwrap();
-        (device(metadata.dev()), metadata.ino())
+        (format!("{}:{}", major(metadata.dev()), minor(metadata.dev())), metadata.ino())
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod function;
 mod lookup;
 mod quota;
 mod readings;
+mod return_probe;
 mod state;
 mod worker;
 
@@ -40,7 +41,7 @@ use crate::load::SwitchRung;
 
 pub use crate::attribute::Window;
 use capture::Capture;
-pub use function::{FunctionWindows, Opened};
+pub use function::{FunctionWindows, Opened, Place};
 use state::State;
 use worker::Worker;
 

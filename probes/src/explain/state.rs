@@ -116,6 +116,11 @@ impl State {
         }
     }
 
+    /// Records of any kind that the ring buffer has had no room for, so far.
+    pub fn ring_losses(&self) -> u64 {
+        self.probes.counters().iter().map(|cpu| cpu.lost[Loss::RingFull as usize]).sum()
+    }
+
     fn look_at_counters(&mut self) {
         let (time_ns, run_ns) = (proc::monotonic_ns(), self.run_ns());
         if let Some(Opened { capture, .. }) = &mut self.window {

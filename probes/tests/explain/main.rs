@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         test("windows::a_window_whose_thread_ends_in_it_is_cut_there", left),
         test("windows::those_of_other_threads_are_told_of", of_another_thread),
         test("windows::several_that_are_asked_for_are_a_list_of_those_that_came", list),
+        test("windows::more_than_can_be_explained_do_not_outlast_the_time", hot),
         test("windows::a_process_is_explained_for_a_time", by_time),
         test("windows::a_time_that_its_process_ended_is_no_whole_window", ended),
         test("windows::a_caller_arms_and_disarms", by_caller),
@@ -109,6 +110,18 @@ fn list() -> Outcome {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let windows: Vec<Explain> = serde_json::from_slice(&output.stdout)?;
     assert_eq!(windows.len(), 1);
+    assert!(!windows[0].window.clamped, "{windows:#?}");
+    Ok(())
+}
+
+// Thousands of windows close in the second.
+fn hot() -> Outcome {
+    let output = Subject::start("hot", None).explain(&["--window-fn", "the_window", "--duration", "1s"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let left_out = said.lines().find_map(|line| line.strip_prefix("left out: ")).ok_or("none")?;
+    let count: u64 = left_out.split(' ').next().unwrap_or_default().parse()?;
+    assert!(count > 100, "{left_out}");
     Ok(())
 }
 

@@ -112,7 +112,8 @@ int main(int count, char **words)
 		pthread_create(&thread, 0, holder, 0);
 	pthread_create(&thread, 0, peer, 0);
 	for (;;) {
-		sleep_ms(150);
+		if (strcmp(words[1], "hot"))
+			sleep_ms(150);
 		while (!strcmp(words[1], "lock") && !held)
 			sleep_ms(1);
 		if (!strcmp(words[1], "exit"))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reports::explain::Explain;
 use tempfile::TempDir;
@@ -43,9 +43,7 @@ impl Subject {
         command.args(["explain", "--pid", &self.pid().to_string()]).args(arguments);
         let probe = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Its reader starts once everything is attached; the window opens right after it.
-        while !has_thread(probe.id(), "forkd-explain") {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait(|| has_thread(probe.id(), "forkd-explain").then_some(()));
         thread::sleep(Duration::from_millis(500));
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -54,12 +52,7 @@ impl Subject {
 
     /// The id of its thread of that name.
     pub fn thread(&self, name: &str) -> u32 {
-        loop {
-            if let Some((tid, _)) = threads(self.pid()).into_iter().find(|(_, known)| known == name) {
-                return tid;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait(|| Some(threads(self.pid()).into_iter().find(|(_, known)| known == name)?.0))
     }
 
     /// The slowest of its first windows.
@@ -69,6 +62,7 @@ impl Subject {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let explain: Explain = serde_json::from_slice(&output.stdout).unwrap();
         assert_whole(&explain);
+        assert!(!explain.window.clamped, "{explain:#?}");
         explain
     }
 
@@ -82,6 +76,18 @@ impl Drop for Subject {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Until there is one; fails after two minutes.
+fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "what was waited for did not come");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

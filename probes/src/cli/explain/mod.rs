@@ -26,7 +26,8 @@ pub struct ExplainCommand {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pid: u32,
     /// A window is a call of this function of the process, named as its source does: vmm::persist::create_snapshot;
-    /// of several of that name the one at a place of its file: NAME@0x1a2b
+    /// of several of that name the one at a place of its file: NAME@0x1a2b. A program that unwinds an exception or a
+    /// panic through the function is aborted by that
     #[arg(long, value_name = "SYMBOL", value_parser = symbol, group = "bounds")]
     window_fn: Option<String>,
     /// A window opens when forkd-probe gets this signal, and closes when it gets it again

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use probes::explain::{Explainer, FunctionWindows, Opened, Window};
+use probes::explain::{Explainer, FunctionWindows, Opened, Place, Window};
 use probes::symbolize::functions::Function;
 use probes::target::Target;
 use reports::units;
@@ -21,6 +21,15 @@ const DEFAULT: Duration = Duration::from_secs(10);
 /// How long is waited for Ctrl-C, or the end of the process, at each look.
 const GLANCE: Duration = Duration::from_millis(1);
 
+/// Windows that are explained, at most, after the end has come.
+const MOST_LATE: u64 = 8;
+
+/// The end of all windows: whether it has come, and when it comes at the latest.
+struct End {
+    deadline: Option<Instant>,
+    has_come: bool,
+}
+
 /// What windows are of, and what ends them all.
 pub struct Source<'a> {
     pub command: &'a ExplainCommand,
@@ -33,27 +42,48 @@ impl Source<'_> {
     /// Each call of the function is a window. Gives how many there were, also of threads that are not followed.
     pub fn by_function(&self, function: &Function, slowest: &mut Slowest) -> anyhow::Result<u64> {
         let Function { name, file, offset } = function;
-        let mut windows = FunctionWindows::attach(self.explainer, self.command.pid, file, *offset, name)?;
-        let deadline = self.deadline();
-        eprintln!("watching {name} of process {}", self.command.pid);
-        while !self.is_enough(slowest) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            self.take(&windows.look()?, slowest)?;
-            if self.endings.wait(vec![self.target.process()], GLANCE)? != Ending::Elapsed {
-                break;
-            }
+        let ExplainCommand { pid, tid, .. } = *self.command;
+        let place = Place { pid, tid, file, offset: *offset, label: name };
+        let mut windows = FunctionWindows::attach(self.explainer, &place)?;
+        let mut end = End { deadline: self.deadline(), has_come: false };
+        let mut left_out = 0;
+        eprintln!("watching {name} of process {pid}");
+        while !self.is_enough(slowest.seen() + windows.closed() as u64) && !self.is_over(&mut end)? {
+            left_out += self.take(windows.look()?, &mut end, slowest)?;
         }
-        self.take(&windows.finish()?, slowest)?;
+        left_out += self.take(windows.finish()?, &mut end, slowest)?;
+        if left_out > 0 {
+            eprintln!(
+                "left out: {left_out} windows that had closed by then, because they come faster than they can be explained"
+            );
+        }
         Ok(windows.opened())
     }
 
-    fn take(&self, windows: &[Opened], slowest: &mut Slowest) -> anyhow::Result<()> {
-        let is_followed = |opened: &&Opened| self.command.tid.is_none_or(|tid| tid == opened.window.tid);
-        for opened in windows.iter().filter(is_followed) {
-            if !self.is_enough(slowest) {
+    /// Explains windows, as many as are still wanted; gives how many there was no time for. Once the end has come, few
+    /// are still explained: whoever presses Ctrl-C does not want to wait.
+    fn take(&self, windows: Vec<Opened>, end: &mut End, slowest: &mut Slowest) -> anyhow::Result<u64> {
+        let (mut left_out, mut late) = (0, 0);
+        for opened in windows {
+            if self.is_enough(slowest.seen()) {
+                break;
+            }
+            late += u64::from(self.is_over(end)?);
+            if late > MOST_LATE {
+                left_out += 1;
+            } else {
                 slowest.add(opened.recorded.explain(&opened.window)?);
             }
         }
-        Ok(())
+        Ok(left_out)
+    }
+
+    /// Whether the time is over, or Ctrl-C or the end of the process has come; it stays so.
+    fn is_over(&self, end: &mut End) -> anyhow::Result<bool> {
+        end.has_come = end.has_come
+            || end.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self.endings.wait(vec![self.target.process()], GLANCE)? != Ending::Elapsed;
+        Ok(end.has_come)
     }
 
     /// The window begins now, and is as long as it was asked for where nothing ends it earlier.
@@ -81,7 +111,7 @@ impl Source<'_> {
         self.explainer.prepare(&[self.command.pid])?;
         let deadline = self.deadline();
         eprintln!("send {label} to process {} to open a window, and again to close it", std::process::id());
-        while !self.is_enough(slowest) && self.wait_for(&signals, deadline)? {
+        while !self.is_enough(slowest.seen()) && self.wait_for(&signals, deadline)? {
             let armed = self.explainer.arm(&[self.command.pid])?;
             let start_ns = probes::monotonic_ns();
             let has_closed = self.wait_for(&signals, deadline)?;
@@ -125,8 +155,8 @@ impl Source<'_> {
         self.command.tid.unwrap_or(self.command.pid)
     }
 
-    fn is_enough(&self, slowest: &Slowest) -> bool {
-        self.command.windows.is_some_and(|most| slowest.seen() >= most)
+    fn is_enough(&self, windows: u64) -> bool {
+        self.command.windows.is_some_and(|most| windows >= most)
     }
 }
 
