@@ -19,6 +19,15 @@ use std::process::ExitCode;
 pub use libtest_mimic::Failed;
 use libtest_mimic::{Arguments, Trial};
 
+/// The variable by which a machine that is slow says so: how many times longer than on an idle processor things may take
+/// there, as where the processor is emulated.
+pub const SLOWNESS: &str = "FORKD_TEST_SLOWNESS";
+
+/// By how much tests multiply how long they let things take here: 1 unless [`SLOWNESS`] says more.
+pub fn slowness() -> u32 {
+    std::env::var(SLOWNESS).ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+}
+
 /// What a test body returns: `?` on any error fails the test with its text.
 pub type Outcome = Result<(), Failed>;
 

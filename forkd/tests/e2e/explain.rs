@@ -104,7 +104,9 @@ fn assert_explained(explain: &Explain, pid: u32, branches: &[Branch]) {
     };
     let branch = branches.iter().find(is_around);
     assert!(branch.is_some_and(|branch| explain.window_ns <= branch.pause_ns), "{explain:#?}\n{branches:#?}");
-    assert!(explain.unexplained_ns * 10 <= explain.window_ns, "less than 90 % has a cause: {explain:#?}");
+    // In an emulated machine the clock that looks at threads is as late as its host lets it be.
+    let most_percent = if testkit::slowness() > 1 { 30 } else { 10 };
+    assert!(explain.unexplained_ns * 100 <= explain.window_ns * most_percent, "{explain:#?}");
 }
 
 fn create_snapshot() -> Outcome {

@@ -53,7 +53,9 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// How soon a guest must run again after a fault, or after the return of the Firecracker call in flight.
-const TARGET: Duration = Duration::from_millis(250);
+fn target() -> Duration {
+    Duration::from_millis(250) * testkit::slowness()
+}
 
 const KEEP: &[&str] = &["--on-exit", "keep"];
 
@@ -188,7 +190,7 @@ fn killed_at_each_step() -> Outcome {
             host.signal_daemon(Signal::KILL)?;
             let gap = beat_without_a_daemon(&host.run_dir(&source.id))?;
             println!("killed {when} Firecracker's {request}: the guest ran within {} ms", gap.as_millis());
-            assert!(gap < TARGET, "{tag}: the guest stood still for {} ms", gap.as_millis());
+            assert!(gap < target(), "{tag}: the guest stood still for {} ms", gap.as_millis());
             host.restart()?;
             require_converged(&host, &source.id, &tag, &mut memory)?;
         }
@@ -220,7 +222,7 @@ fn killed_with_watchdog() -> Outcome {
     gate.wait_until_held()?;
     kill_process(watchdog_of(host.daemon_pid())?, Signal::KILL)?;
     host.signal_daemon(Signal::KILL)?;
-    sleep(TARGET);
+    sleep(target());
     let state = instance(&host, &source.id)?;
     assert_eq!(state, "Paused", "somebody resumed it");
     host.restart()?;
@@ -258,7 +260,7 @@ fn killed_in_flight() -> Outcome {
         (returned_ns - killed_ns) / 1_000_000,
         gap.as_millis()
     );
-    assert!(gap < TARGET, "the guest stood still for {} ms more", gap.as_millis());
+    assert!(gap < target(), "the guest stood still for {} ms more", gap.as_millis());
     host.restart()?;
     host.require_running(&source)?;
     Ok(())
@@ -300,7 +302,7 @@ fn lease() -> Outcome {
             "stopped after {request}: the guest ran within {} ms of a lease of 1000 ms",
             gap.as_millis()
         );
-        assert!(gap < LEASE + TARGET, "{request}: the guest stood still for {} ms", gap.as_millis());
+        assert!(gap < LEASE + target(), "{request}: the guest stood still for {} ms", gap.as_millis());
         assert_eq!(branch.join().map_err(|_| "it panicked")?, Some(status), "{request}");
         host.require_running(&source.id)?;
     }
@@ -328,10 +330,10 @@ fn watchdog_killed() -> Outcome {
     };
     assert!(host.log().contains("the watchdog has ended"), "{}", host.log());
     // It knows of the pause that began before it did.
-    sleep(TARGET);
+    sleep(target());
     host.signal_daemon(Signal::KILL)?;
     let gap = beat_without_a_daemon(&host.run_dir(&source.id))?;
-    assert!(gap < TARGET, "the guest stood still for {} ms", gap.as_millis());
+    assert!(gap < target(), "the guest stood still for {} ms", gap.as_millis());
     let begun = Instant::now();
     while fs::exists(format!("/proc/{}/exe", second.as_raw_nonzero()))? {
         if begun.elapsed() > Duration::from_secs(5) {
@@ -435,7 +437,7 @@ fn flood() -> Outcome {
     }
     let begun = Instant::now();
     while rustix::io::ioctl_fionread(&input)? > 0 {
-        if begun.elapsed() > Duration::from_secs(30) {
+        if begun.elapsed() > Duration::from_secs(30) * testkit::slowness() {
             return Err("the guest does not read on".into());
         }
         sleep(Duration::from_millis(5));
@@ -463,7 +465,7 @@ fn signal_in_a_branch() -> Outcome {
     });
     gate.wait_until_held()?;
     host.signal_daemon(Signal::TERM)?;
-    sleep(TARGET);
+    sleep(target());
     gate.release()?;
     assert_eq!(branch.join().map_err(|_| "it panicked")?, Some(201));
     host.restart()?;

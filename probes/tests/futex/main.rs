@@ -134,14 +134,12 @@ fn operations() -> Outcome {
         assert_eq!((row.waits, row.timed_out, row.value_changed), (*waits, *timed_out, *changed), "{row:#?}");
         assert!(row.private, "{row:#?}");
         // What is between the two clocks is the way into the kernel and out of it.
-        assert!(
-            row.wall_ns <= *own_ns && own_ns - row.wall_ns < own_ns / 20 + 2_000_000,
-            "{own_ns}: {row:#?}"
-        );
+        let most_ns = (own_ns / 20 + 2_000_000) * u64::from(testkit::slowness());
+        assert!(row.wall_ns <= *own_ns && own_ns - row.wall_ns < most_ns, "{own_ns}: {row:#?}");
         let split_ns = row.asleep_ns + row.run_queue_ns;
         assert!(split_ns <= row.wall_ns && split_ns > row.wall_ns * 8 / 10, "{row:#?}");
     }
-    assert_eq!(said.len(), 6);
+    assert!(said.len() == 6 || said.len() == 5 && !said.contains_key("futex_wait"), "{said:?}");
     Ok(())
 }
 

@@ -23,9 +23,14 @@ fn record(subject: &Subject, window: Duration) -> OffCpu {
 
 /// Nothing lost on the way, and every thread's time adds up to no more than the window.
 fn assert_sound(report: &OffCpu) {
+    assert_sound_but_for(report, &[]);
+}
+
+fn assert_sound_but_for(report: &OffCpu, borne: &[&str]) {
     for (cause, lost) in &report.loss {
         // A virtual machine may hide the switches of its host's service threads from its tracepoints.
-        assert!(*lost == 0 || cause == "unpaired_switches", "{:?}", report.loss);
+        let is_borne = cause == "unpaired_switches" || borne.contains(&cause.as_str());
+        assert!(*lost == 0 || is_borne, "{:?}", report.loss);
     }
     for thread in &report.threads {
         assert!(total_ns(thread) <= report.window_ns, "{thread:?}");
@@ -68,7 +73,8 @@ pub fn sleeps_agree() -> Outcome {
         .map(|stack| stack.ns)
         .sum();
     // The program's clock also sees the few microseconds of each call before and after the sleep.
-    assert!(napping <= own_ns && own_ns - napping < own_ns / 50, "{napping} of {own_ns} ns: {report:#?}");
+    let most_ns = own_ns / 50 * u64::from(testkit::slowness());
+    assert!(napping <= own_ns && own_ns - napping < most_ns, "{napping} of {own_ns} ns: {report:#?}");
     assert_eq!(total_ns(thread_named(&report, "sleeper")), report.window_ns);
     Ok(())
 }
@@ -147,7 +153,8 @@ pub fn born_inside() -> Outcome {
     let after_ns = monotonic_ns();
     thread::sleep(Duration::from_millis(200));
     let report = session.finish()?;
-    assert_sound(&report);
+    // Taken off the CPU before its first instruction, a thread has a stack that was never written: there is no page of it.
+    assert_sound_but_for(&report, &["user_stack_unread"]);
     let late = thread_named(&report, "late");
     assert!(total_ns(late) <= after_ns - before_ns, "{late:?}");
     assert!(late.off_cpu_ns >= 100_000_000, "{late:?}");

@@ -13,8 +13,18 @@ use crate::{process, setup, workspace};
 pub const OURS: [&str; 3] = ["forkd", "forkd-probe", "forkd-bench"];
 
 /// Programs of this host that ours call; where busybox has one of the same name, it can less.
-const HOST_TOOLS: [&str; 8] =
-    ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mount", "umount", "losetup", "ip", "setpriv"];
+const HOST_TOOLS: [&str; 10] = [
+    "mkfs.ext4",
+    "mkfs.xfs",
+    "mkfs.btrfs",
+    "mount",
+    "umount",
+    "losetup",
+    "ip",
+    "setpriv",
+    "fsfreeze",
+    "filefrag",
+];
 
 /// Builds our programs and adds them.
 pub fn add_ours(image: &mut Image, release: bool) -> Result<()> {

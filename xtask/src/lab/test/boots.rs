@@ -27,6 +27,11 @@ const QUICK_LIMITS: Limits = Limits { machine_s: 5400, suite_s: 900 };
 const FULL_LIMITS: Limits = Limits { machine_s: 21_600, suite_s: 3600 };
 /// Milliseconds that a Linux guest is given to boot in a machine that is itself emulated.
 const LINUX_BOOT_MS: u32 = 20_000;
+/// How many times longer than on a processor tests let things take (`testkit::slowness`).
+const SLOWNESS: u32 = 8;
+/// Memory of a machine: the battery of the full matrix wants 4 GiB of it free.
+const QUICK_MEM_MIB: u32 = 4096;
+const FULL_MEM_MIB: u32 = 6144;
 
 /// How long what runs in a machine may take.
 struct Limits {
@@ -143,6 +148,12 @@ impl Matrix<'_> {
         if self.is_quick { QUICK_LIMITS } else { FULL_LIMITS }
     }
 
+    /// Emulated AMD virtualisation everywhere: one boot serves the tests of the probes and those of the daemon.
+    fn hardware(&self) -> Hardware {
+        let mem_mib = if self.is_quick { QUICK_MEM_MIB } else { FULL_MEM_MIB };
+        Hardware { mem_mib, kvm_amd: true, timeout_s: self.limits().machine_s, ..Hardware::default() }
+    }
+
     /// What runs on a kernel.
     pub fn suites(&self, kernel: Kernel) -> Vec<Selection> {
         let mut suites = matrix::chosen(kernel.name, self.is_quick, self.filter, self.names);
@@ -174,7 +185,7 @@ impl Matrix<'_> {
 
     fn run_one(&self, machine: &mut Prepared) -> Ran {
         let mut voice = Voice::of(machine.booted.name());
-        let hardware = hardware(self.limits().machine_s);
+        let hardware = self.hardware();
         let job = Job::Script(std::mem::take(&mut machine.script));
         let out = self.out(machine.booted.name());
         let outcome = Session::new(&machine.booted, &hardware)
@@ -205,7 +216,8 @@ impl Matrix<'_> {
 
     /// Puts what the suites need into the image, and gives the script that runs them one after the other.
     fn script(&self, suites: &[Selection], image: &mut Image) -> Result<String> {
-        let mut text = format!("export FORKD_LINUX_BOOT_MS={LINUX_BOOT_MS}\n");
+        let mut text =
+            format!("export FORKD_LINUX_BOOT_MS={LINUX_BOOT_MS} {}={SLOWNESS}\n", testkit::SLOWNESS);
         let mut export = |name: &str, path: &Path| {
             text.push_str(&format!("export {name}={}\n", quote(&path.to_string_lossy())));
         };
@@ -271,9 +283,4 @@ fn compile(one: &Compiled) -> Result<PathBuf> {
     compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(&source);
     process::output(&mut compiler)?;
     Ok(program)
-}
-
-/// Emulated AMD virtualisation everywhere: one boot serves the tests of the probes and those of the daemon.
-fn hardware(timeout_s: u64) -> Hardware {
-    Hardware { mem_mib: 4096, kvm_amd: true, timeout_s, ..Hardware::default() }
 }
