@@ -129,7 +129,7 @@ pub enum AttachError {
     /// A filter of system calls would kill the process where the function returns.
     #[error(
         "process {pid} filters its system calls (seccomp), and on this kernel, {kernel}, the filter sees a watched \
-         function's return as one and may kill the process; Linux 6.12.14 and 6.13.3 have that mended: bound windows by \
+         function's return as one and may kill the process (mended in Linux 6.12.14 and 6.13.3): bound windows by \
          signals or by time"
     )]
     ReturnProbe {

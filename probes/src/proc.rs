@@ -60,6 +60,18 @@ pub fn thread_starts(pid: u32) -> io::Result<Vec<(u32, u32, u64)>> {
     Ok(thread_ids(pid)?.into_iter().filter_map(start).collect())
 }
 
+/// Whether the thread that began at `start_ns` of CLOCK_MONOTONIC lives: it is no zombie, as a process's first thread is
+/// until all have ended, and no later thread has its id.
+pub fn lives(pid: u32, tid: u32, start_ns: u64) -> bool {
+    let Ok(text) = fs::read_to_string(thread_file(pid, tid, "stat")) else { return false };
+    // What the machine has been suspended since the thread began makes it seem to be older, and never younger.
+    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    name_state_start(&text).is_some_and(|(_, letter, start_ticks)| {
+        let seems_ns = (start_ticks * TICK_NS).saturating_sub(suspended_ns);
+        !matches!(letter, 'Z' | 'X') && seems_ns <= start_ns + 2 * TICK_NS
+    })
+}
+
 /// The system call that each thread of `pid` is in; threads in user space are left out.
 pub fn calls(pid: u32) -> Vec<SeedCall> {
     let tids = thread_ids(pid).unwrap_or_default();

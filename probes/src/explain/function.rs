@@ -1,6 +1,5 @@
 //! Windows that the calls of one function bound: recorded as they come, until the recorder is dropped.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -14,6 +13,8 @@ use crate::proc;
 
 /// Said of a window in whose beginning recording was just being turned off for the one before.
 const LATE: &str = "recording was turned on late in this window: its first part may lack events";
+/// Said of a window that opened just then, and closed before it could be turned on again.
+const EARLY: &str = "recording was turned off early in this window: its last part lacks events";
 /// Said of a window that may be two.
 const REENTERED: &str = "the function was entered again at the same place of the stack before it was seen to return: \
                          unless it calls itself as its last act, these are two calls, of which the first left by \
@@ -43,6 +44,8 @@ pub struct FunctionWindows<'a> {
     only: Option<u32>,
     /// Calls by other threads than that.
     others: u64,
+    /// How many of those there had been when recording was last turned off.
+    others_before: u64,
     label: String,
     calls: Calls,
     /// Windows that are closed, and still being recorded with those that are not.
@@ -83,6 +86,7 @@ impl<'a> FunctionWindows<'a> {
             pid,
             only: tid,
             others: 0,
+            others_before: 0,
             label: label.to_owned(),
             calls: Calls::default(),
             closed: Vec::new(),
@@ -111,10 +115,9 @@ impl<'a> FunctionWindows<'a> {
         let ended = self.ended_threads();
         self.read();
         self.cut(&ended);
-        match self.closed.is_empty() || !self.calls.is_idle() {
-            true => Ok(Vec::new()),
-            false => self.hand_out(),
-        }
+        // Calls by others turn recording on as well.
+        let is_over = !self.closed.is_empty() || self.others > self.others_before;
+        if is_over && self.calls.is_idle() { self.hand_out() } else { Ok(Vec::new()) }
     }
 
     /// Ends: windows that are still open are cut here, and come last.
@@ -152,13 +155,9 @@ impl<'a> FunctionWindows<'a> {
         }
     }
 
-    /// Those that are inside the function and are no more. A process's first thread stays a zombie until all have ended.
+    /// Those that are inside the function and are no more.
     fn ended_threads(&self) -> Vec<ThreadId> {
-        let has_ended = |thread: &ThreadId| {
-            let stat =
-                fs::read_to_string(proc::thread_file(self.pid, thread.tid, "stat")).unwrap_or_default();
-            proc::name_state_start(&stat).is_none_or(|(_, letter, _)| matches!(letter, 'Z' | 'X'))
-        };
+        let has_ended = |thread: &ThreadId| !proc::lives(self.pid, thread.tid, thread.start_ns);
         self.calls.threads().into_iter().filter(has_ended).collect()
     }
 
@@ -170,12 +169,13 @@ impl<'a> FunctionWindows<'a> {
     fn hand_out(&mut self) -> Result<Vec<Opened>, AttachError> {
         let explainer = self.explainer;
         let mut state = explainer.inner.state();
+        self.others_before = self.others;
         let capture = Arc::new(state.finish()?);
-        let closed = std::mem::take(&mut self.closed);
         let marks = state.take_marks();
         self.take(&marks);
+        let closed = std::mem::take(&mut self.closed);
         state.begin(&[self.pid])?;
-        if !self.calls.is_idle() || !self.closed.is_empty() {
+        if !self.calls.is_idle() {
             // One opened while recording was being turned off: what is left of it is recorded.
             state.rearm()?;
         }
@@ -183,7 +183,8 @@ impl<'a> FunctionWindows<'a> {
         let hand_out = |span: Span| {
             let Span { tid, start_ns, end_ns, clamped, was_reentered } = span;
             let late = (start_ns < capture.start_ns).then_some(LATE);
-            let warning = late.or(was_reentered.then_some(REENTERED));
+            let early = (end_ns > capture.end_ns).then_some(EARLY);
+            let warning = late.or(early).or(was_reentered.then_some(REENTERED));
             let (worker, capture) = (explainer.worker.clone(), Arc::clone(&capture));
             let window = Window { start_ns, end_ns, tid, label: self.label.clone(), clamped };
             Opened { window, recorded: Recorded { worker, capture, warning } }

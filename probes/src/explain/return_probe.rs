@@ -1,55 +1,113 @@
 //! Whether a process outlives a probe at the return of one of its functions.
+//!
+//! Since Linux 6.11 a watched function returns through a system call of its own, `uretprobe`. Until 6.12.14 and 6.13.3 a
+//! process's own filter of system calls saw it like any other, and refused what it did not know (CVE-2025-21834).
+//! Distributions mend that without another number, so the kernel is asked.
+
+use std::io;
+
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::error::AttachError;
 use crate::proc;
 
-/// Kernels from the first on, and before the second, in which a watched function returns through a system call of its own,
-/// `uretprobe`, which a filter of system calls sees and refuses: commit ff474a78cef5 brought it, cf6cb56ef244 keeps it from
-/// filters, as CVE-2025-21834 tells.
-const FILTERED: [(Version, Version); 2] = [([6, 11, 0], [6, 12, 14]), ([6, 13, 0], [6, 13, 3])];
-
-type Version = [u32; 3];
+/// `uretprobe` of arch/x86/entry/syscalls/syscall_64.tbl.
+const URETPROBE: u32 = 335;
+/// What the filter answers; no system call does by itself.
+const REFUSED: u16 = 4000;
 
 /// Refuses where the kernel would have a filter of the process kill it.
 pub fn is_outlived_by(pid: u32) -> Result<(), AttachError> {
-    let kernel = proc::host().kernel;
-    let is_filtered = version(&kernel).is_some_and(returns_are_filtered);
-    let has_filter = |tid: &u32| proc::has_seccomp_filter(*tid);
-    if is_filtered && proc::thread_ids(pid).unwrap_or_default().iter().any(has_filter) {
-        return Err(AttachError::ReturnProbe { pid, kernel });
+    let has_filter = proc::thread_ids(pid).unwrap_or_default().into_iter().any(proc::has_seccomp_filter);
+    // Whoever makes the call from elsewhere than the place that the kernel has made for returns is ended by it.
+    if has_filter
+        && ask(URETPROBE, false) == Some(Answer::Ended)
+        && ask(URETPROBE, true) == Some(Answer::Refused)
+    {
+        return Err(AttachError::ReturnProbe { pid, kernel: proc::host().kernel });
     }
     Ok(())
 }
 
-fn returns_are_filtered(version: Version) -> bool {
-    FILTERED.iter().any(|(first, mended)| (first..mended).contains(&&version))
+/// What came of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The kernel ended who made it.
+    Ended,
+    /// The filter refused it.
+    Refused,
+    /// Something else.
+    Returned,
 }
 
-/// Of `6.12.9-amd64` the numbers.
-fn version(release: &str) -> Option<Version> {
-    let numbers = release.split(|letter: char| !letter.is_ascii_digit() && letter != '.').next()?;
-    let mut numbers = numbers.split('.').map(|number| number.parse().ok());
-    Some([numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)])
+/// Has a child of this process make a system call, behind a filter that refuses it where that is wanted. `None` where there
+/// can be no child or no filter.
+fn ask(call: u32, is_filtered: bool) -> Option<Answer> {
+    const NO_FILTER: i32 = 2;
+    let filter = filter(call);
+    // SAFETY: the child calls nothing but system calls, on what is its own copy, and ends without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: the filter outlives the call that reads it; the last call does not return.
+        unsafe {
+            // No core of it is to be kept.
+            libc::prctl(libc::PR_SET_DUMPABLE, 0);
+            if is_filtered && !takes_filter(&filter) {
+                libc::_exit(NO_FILTER);
+            }
+            let is_refused = libc::syscall(libc::c_long::from(call)) == -1
+                && io::Error::last_os_error().raw_os_error() == Some(REFUSED.into());
+            libc::_exit(i32::from(is_refused));
+        }
+    }
+    let (_, status) = waitpid(Some(Pid::from_raw(child)?), WaitOptions::empty()).ok()??;
+    match status.exit_status() {
+        None => Some(Answer::Ended),
+        Some(0) => Some(Answer::Returned),
+        Some(1) => Some(Answer::Refused),
+        Some(_) => None,
+    }
+}
+
+/// Has the filter see all further system calls of this thread.
+///
+/// # Safety
+/// It cannot be undone.
+unsafe fn takes_filter(filter: &[libc::sock_filter; 4]) -> bool {
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the program is read only, and only by this call.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    }
+}
+
+/// Refuses one system call.
+fn filter(call: u32) -> [libc::sock_filter; 4] {
+    let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    [
+        // The number of the call is the first word of what a filter is shown (`struct seccomp_data`).
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | u32::from(REFUSED)),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_outlived_by, returns_are_filtered, version};
+    use super::{Answer, URETPROBE, ask};
 
     #[test]
-    fn kernels_that_filter_returns_are_known_by_their_release() {
-        let is_filtered = |release| version(release).is_some_and(returns_are_filtered);
-        for release in ["6.11.0-9-generic", "6.12.0", "6.12.13+deb13-amd64", "6.13", "6.13.2-arch1-1"] {
-            assert!(is_filtered(release), "{release}");
-        }
-        for release in ["6.1.0-30-cloud-amd64", "6.10.14", "6.12.14-amd64", "6.13.3", "6.14.0-rc2", "six", ""]
-        {
-            assert!(!is_filtered(release), "{release}");
-        }
+    fn a_filter_that_sees_a_call_is_told_from_none() {
+        let harmless = libc::SYS_getppid as u32;
+        assert_eq!(ask(harmless, false), Some(Answer::Returned));
+        assert_eq!(ask(harmless, true), Some(Answer::Refused));
     }
 
     #[test]
-    fn a_process_without_a_filter_is_refused_nowhere() {
-        assert!(is_outlived_by(std::process::id()).is_ok());
+    fn the_call_of_returns_ends_a_child_or_is_not_there() {
+        // Which of the two is the kernel's affair; that this process goes on is not.
+        assert!(matches!(ask(URETPROBE, false), Some(Answer::Ended | Answer::Returned)));
     }
 }

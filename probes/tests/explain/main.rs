@@ -4,6 +4,7 @@
 mod subject;
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use probes::explain::{Explainer, Options, Window};
 use reports::explain::Explain;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         test("windows::a_function_that_calls_itself_is_one_window", nested),
         test("windows::a_window_whose_thread_ends_in_it_is_cut_there", left),
         test("windows::those_of_other_threads_are_told_of", of_another_thread),
+        test("windows::calls_of_others_leave_room_for_those_of_the_thread_asked_for", crowd),
         test("windows::several_that_are_asked_for_are_a_list_of_those_that_came", list),
         test("windows::more_than_can_be_explained_do_not_outlast_the_time", hot),
         test("windows::a_process_is_explained_for_a_time", by_time),
@@ -103,6 +105,19 @@ fn of_another_thread() -> Outcome {
     Ok(())
 }
 
+// Their entries and returns alone are more than a window has room for.
+fn crowd() -> Outcome {
+    let subject = Subject::start("crowd", None);
+    let rare = subject.thread("rare").to_string();
+    let arguments = ["--window-fn", "the_window", "--tid", &rare, "--windows", "1", "--format", "json"];
+    let output = subject.explain(&[&arguments[..], &IN_TIME].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let explain: Explain = serde_json::from_slice(&output.stdout)?;
+    assert_whole(&explain);
+    assert_eq!((explain.window.comm.as_str(), explain.loss["window_full"]), ("rare", 0), "{explain:#?}");
+    Ok(())
+}
+
 fn list() -> Outcome {
     let subject = Subject::start("sleep", None);
     let arguments = ["--window-fn", "the_window", "--windows", "1", "--slowest", "3", "--format", "json"];
@@ -116,9 +131,11 @@ fn list() -> Outcome {
 
 // Thousands of windows close in the second.
 fn hot() -> Outcome {
+    let begun = Instant::now();
     let output = Subject::start("hot", None).explain(&["--window-fn", "the_window", "--duration", "1s"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(20) * testkit::slowness(), "{:?}", begun.elapsed());
     let left_out = said.lines().find_map(|line| line.strip_prefix("left out: ")).ok_or("none")?;
     let count: u64 = left_out.split(' ').next().unwrap_or_default().parse()?;
     assert!(count > 100, "{left_out}");
@@ -167,7 +184,7 @@ fn by_caller() -> Outcome {
         let armed = explainer.arm(&[subject.pid()])?;
         assert!(explainer.arm(&[subject.pid()]).is_err(), "two windows at once");
         let start_ns = probes::monotonic_ns();
-        std::thread::sleep(std::time::Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(250));
         let end_ns = probes::monotonic_ns();
         let recorded = armed.disarm()?;
         let window =

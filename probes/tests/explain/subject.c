@@ -103,6 +103,16 @@ static void *leaver(void *path)
 	return 0;
 }
 
+static void *rare(void *path)
+{
+	pthread_setname_np(pthread_self(), "rare");
+	for (;;) {
+		sleep_ms(1500);
+		the_window("sleep", path);
+	}
+	return 0;
+}
+
 int main(int count, char **words)
 {
 	pthread_t thread;
@@ -110,9 +120,11 @@ int main(int count, char **words)
 		return 2;
 	if (!strcmp(words[1], "lock"))
 		pthread_create(&thread, 0, holder, 0);
+	if (!strcmp(words[1], "crowd"))
+		pthread_create(&thread, 0, rare, words[2]);
 	pthread_create(&thread, 0, peer, 0);
 	for (;;) {
-		if (strcmp(words[1], "hot"))
+		if (strcmp(words[1], "hot") && strcmp(words[1], "crowd"))
 			sleep_ms(150);
 		while (!strcmp(words[1], "lock") && !held)
 			sleep_ms(1);

@@ -23,13 +23,14 @@ fn record(subject: &Subject, window: Duration) -> OffCpu {
 
 /// Nothing lost on the way, and every thread's time adds up to no more than the window.
 fn assert_sound(report: &OffCpu) {
-    assert_sound_but_for(report, &[]);
+    assert_sound_but_for(report, ("", 0));
 }
 
-fn assert_sound_but_for(report: &OffCpu, borne: &[&str]) {
+/// Nothing but for so many losses of that kind.
+fn assert_sound_but_for(report: &OffCpu, (borne, most): (&str, u64)) {
     for (cause, lost) in &report.loss {
         // A virtual machine may hide the switches of its host's service threads from its tracepoints.
-        let is_borne = cause == "unpaired_switches" || borne.contains(&cause.as_str());
+        let is_borne = cause == "unpaired_switches" || cause == borne && *lost <= most;
         assert!(*lost == 0 || is_borne, "{:?}", report.loss);
     }
     for thread in &report.threads {
@@ -154,7 +155,7 @@ pub fn born_inside() -> Outcome {
     thread::sleep(Duration::from_millis(200));
     let report = session.finish()?;
     // Taken off the CPU before its first instruction, a thread has a stack that was never written: there is no page of it.
-    assert_sound_but_for(&report, &["user_stack_unread"]);
+    assert_sound_but_for(&report, ("user_stack_unread", 2));
     let late = thread_named(&report, "late");
     assert!(total_ns(late) <= after_ns - before_ns, "{late:?}");
     assert!(late.off_cpu_ns >= 100_000_000, "{late:?}");

@@ -1,5 +1,7 @@
 //! Where windows come from: calls of a function, signals, or a length of time.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -21,13 +23,16 @@ const DEFAULT: Duration = Duration::from_secs(10);
 /// How long is waited for Ctrl-C, or the end of the process, at each look.
 const GLANCE: Duration = Duration::from_millis(1);
 
-/// Windows that are explained, at most, after the end has come.
+/// Windows that are explained after the end has come, unless a report on more was asked for.
 const MOST_LATE: u64 = 8;
 
-/// The end of all windows: whether it has come, and when it comes at the latest.
+/// The end of all windows.
 struct End {
+    /// When it comes at the latest.
     deadline: Option<Instant>,
     has_come: bool,
+    /// Windows that were explained since.
+    late: u64,
 }
 
 /// What windows are of, and what ends them all.
@@ -45,7 +50,7 @@ impl Source<'_> {
         let ExplainCommand { pid, tid, .. } = *self.command;
         let place = Place { pid, tid, file, offset: *offset, label: name };
         let mut windows = FunctionWindows::attach(self.explainer, &place)?;
-        let mut end = End { deadline: self.deadline(), has_come: false };
+        let mut end = End { deadline: self.deadline(), has_come: false, late: 0 };
         let mut left_out = 0;
         eprintln!("watching {name} of process {pid}");
         while !self.is_enough(slowest.seen() + windows.closed() as u64) && !self.is_over(&mut end)? {
@@ -53,29 +58,28 @@ impl Source<'_> {
         }
         left_out += self.take(windows.finish()?, &mut end, slowest)?;
         if left_out > 0 {
-            eprintln!(
-                "left out: {left_out} windows that had closed by then, because they come faster than they can be explained"
-            );
+            eprintln!("left out: {left_out} shorter windows, which there was no time to explain");
         }
         Ok(windows.opened())
     }
 
-    /// Explains windows, as many as are still wanted; gives how many there was no time for. Once the end has come, few
-    /// are still explained: whoever presses Ctrl-C does not want to wait.
+    /// Explains windows, as many as are still wanted; gives how many there was no time for. Once the end has come these
+    /// are all but the longest few: whoever presses Ctrl-C does not want to wait.
     fn take(&self, windows: Vec<Opened>, end: &mut End, slowest: &mut Slowest) -> anyhow::Result<u64> {
-        let (mut left_out, mut late) = (0, 0);
-        for opened in windows {
-            if self.is_enough(slowest.seen()) {
-                break;
-            }
-            late += u64::from(self.is_over(end)?);
-            if late > MOST_LATE {
-                left_out += 1;
-            } else {
-                slowest.add(opened.recorded.explain(&opened.window)?);
-            }
+        let mut windows = VecDeque::from(windows);
+        while !self.is_enough(slowest.seen()) && !self.is_over(end)? {
+            let Some(Opened { window, recorded }) = windows.pop_front() else { return Ok(0) };
+            slowest.add(recorded.explain(&window)?);
         }
-        Ok(left_out)
+        let mut rest = Vec::from(windows);
+        rest.sort_by_key(|opened| Reverse(opened.window.end_ns - opened.window.start_ns));
+        let mut rest = rest.into_iter();
+        while !self.is_enough(slowest.seen()) && end.late < MOST_LATE.max(self.command.slowest) {
+            let Some(Opened { window, recorded }) = rest.next() else { break };
+            slowest.add(recorded.explain(&window)?);
+            end.late += 1;
+        }
+        Ok(if self.is_enough(slowest.seen()) { 0 } else { rest.len() as u64 })
     }
 
     /// Whether the time is over, or Ctrl-C or the end of the process has come; it stays so.
