@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::{LoopExt4, Outcome, Test, run_command};
 
-use crate::host::{Host, NEEDS, NEEDS_LOOP, Result, firecrackers_below, other_client};
+use crate::host::{Host, NEEDS, NEEDS_LOOP, Result, firecrackers_below, other_client, wait_for};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -114,17 +114,6 @@ fn ask_for_branch(host: &Host, id: &str, tag: &str) -> Result<UnixStream> {
         body.len()
     )?;
     Ok(stream)
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !condition()? {
-        if begun.elapsed() > Duration::from_secs(20) {
-            return Err(format!("waited 20 s for {what}").into());
-        }
-        sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 fn client_gone() -> Outcome {

@@ -214,6 +214,18 @@ impl Drop for Host {
     }
 }
 
+/// Until the condition holds; fails after twenty seconds, or what is as long on a slow machine.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let (begun, patience) = (Instant::now(), Duration::from_secs(20) * testkit::slowness());
+    while !condition()? {
+        if begun.elapsed() > patience {
+            return Err(format!("waited {} s for {what}", patience.as_secs()).into());
+        }
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 /// One call by another client than the test's own, to any Unix socket.
 pub fn other_client(
     socket: PathBuf,

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use testkit::exposition::{Exposition, parse};
 use testkit::{Outcome as TestOutcome, Test};
 
-use crate::host::{Host, NEEDS, Result, other_client};
+use crate::host::{Host, NEEDS, Result, other_client, wait_for};
 
 pub const TESTS: &[Test] = &[
     Test { name: "observe::a_branch_is_in_the_history_as_it_was_answered", needs: NEEDS, run: history },
@@ -68,17 +68,6 @@ fn refused(outcome: std::result::Result<Branch, CallError>) -> Result<(u16, Stri
         Err(CallError::Refused { status, message }) => Ok((status.as_u16(), message)),
         other => Err(format!("not refused: {other:?}").into()),
     }
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !condition()? {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("waited {} s for {what}", PATIENCE.as_secs()).into());
-        }
-        sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }
 
 fn history() -> TestOutcome {

@@ -20,7 +20,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use testkit::{Outcome, Test, run_command};
 
-use crate::host::{Host, NEEDS, NEEDS_LOOP, Result, guest_memory, other_client};
+use crate::host::{Host, NEEDS, NEEDS_LOOP, Result, guest_memory, other_client, wait_for};
 
 pub const TESTS: &[Test] = &[
     Test { name: "sandboxes::a_child_runs_in_the_namespace_it_was_given", needs: NEEDS, run: namespace },
@@ -54,17 +54,6 @@ fn refused<T: std::fmt::Debug>(answer: std::result::Result<T, CallError>, expect
         Err(CallError::Refused { status, message }) if status == expected => Ok(message),
         other => Err(format!("expected {expected}, got {other:?}").into()),
     }
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !condition()? {
-        if begun.elapsed() > Duration::from_secs(20) {
-            return Err(format!("waited 20 s for {what}").into());
-        }
-        sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }
 
 /// A network namespace, deleted when dropped.

@@ -180,11 +180,14 @@ impl State {
     /// Whether a program that set out to write a record may not have written it yet.
     fn is_behind(&self) -> Result<bool, AttachError> {
         let Some(opened) = &self.window else { return Ok(false) };
-        let written = |counters: &[CpuCounters]| -> u64 {
-            counters.iter().map(|cpu| cpu.attempted - cpu.lost[Loss::RingFull as usize]).sum()
+        // Records without a number, as entries and returns are, can be lost too: then fewer are expected than come.
+        let written = |counters: &[CpuCounters]| -> i128 {
+            let written =
+                |cpu: &CpuCounters| i128::from(cpu.attempted) - i128::from(cpu.lost[Loss::RingFull as usize]);
+            counters.iter().map(written).sum()
         };
         let expected = written(&self.probes.counters()) - written(&opened.capture.counters_before);
-        Ok(opened.capture.received < expected)
+        Ok(i128::from(opened.capture.received) < expected)
     }
 
     fn run_ns(&self) -> u64 {
