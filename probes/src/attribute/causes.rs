@@ -133,6 +133,10 @@ impl Cause {
     }
 }
 
+/// What holds where the thread waits in the function itself, and in none that it has called. `do_freezer_trap` is static,
+/// and usually part of `get_signal` (kernel/signal.c): of that, no more of a stack tells that the freezer has the thread.
+pub const ITSELF: &[Rule] = &[rule(Cause::Stopped, On::Blocked, Follow::Stop, &["get_signal"], &[])];
+
 /// What holds, wherever it is on the stack: what it needs the disk or a lock for is part of it.
 pub const DOMINANT: &[Rule] = &[
     rule(Cause::CpuQuota, On::Any, Follow::Stop, &["throttle_cfs_rq_work"], &[]),

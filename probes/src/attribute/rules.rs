@@ -1,6 +1,6 @@
 //! From a stack to a row of the cause table.
 
-use super::causes::{BY_FRAME, BY_HELPER, Cause, DOMINANT, LOCK_FUNCTIONS};
+use super::causes::{BY_FRAME, BY_HELPER, Cause, DOMINANT, ITSELF, LOCK_FUNCTIONS};
 
 /// One row that maps frames to a cause.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub struct Match {
 /// row knows any of them.
 pub fn classify(on: On, kernel: &[String], user: &[String]) -> Option<Match> {
     let by_frame = || innermost(BY_FRAME, on, kernel).or_else(|| innermost(BY_HELPER, on, kernel));
-    let found = dominant(on, kernel).or_else(by_frame)?;
+    let found = dominant(on, kernel).or_else(|| itself(on, kernel)).or_else(by_frame)?;
     if found.cause == Cause::FutexWait && waits_for_lock(user) {
         return Some(Match { cause: Cause::FutexContention, follow: Follow::Stop, ..found });
     }
@@ -64,6 +64,11 @@ fn dominant(on: On, kernel: &[String]) -> Option<Match> {
         let frame = kernel.iter().position(|frame| rule.takes(on, frame))?;
         Some(rule.matched(&kernel[frame]))
     })
+}
+
+fn itself(on: On, kernel: &[String]) -> Option<Match> {
+    let frame = kernel.first()?;
+    ITSELF.iter().find(|rule| rule.takes(on, frame)).map(|rule| rule.matched(frame))
 }
 
 fn innermost(rules: &[Rule], on: On, kernel: &[String]) -> Option<Match> {
@@ -226,6 +231,8 @@ mod tests {
             ("throttle_cfs_rq_work < task_work_run < exit_to_user_mode_loop", Cause::CpuQuota),
             ("do_signal_stop < get_signal < arch_do_signal_or_restart", Cause::Stopped),
             ("__refrigerator < get_signal < arch_do_signal_or_restart", Cause::Stopped),
+            ("get_signal < arch_do_signal_or_restart < exit_to_user_mode_prepare", Cause::Stopped),
+            ("anon_pipe_write < __kernel_write < dump_emit < elf_core_dump < get_signal", Cause::PeerWait),
             ("ptrace_stop.part.0 < get_signal", Cause::Stopped),
             ("futex_do_wait < __futex_wait < futex_wait < do_futex", Cause::FutexWait),
             ("rt_mutex_wait_proxy_lock < futex_lock_pi < do_futex", Cause::FutexContention),

@@ -159,6 +159,8 @@ fn stopped(kernel: &[String], by: Option<&str>) -> String {
         "by the freezer"
     } else if has("ptrace") {
         "by a tracer"
+    } else if kernel.first().is_some_and(|frame| frame == "get_signal") {
+        "by the freezer or a signal"
     } else {
         "by a signal"
     };
