@@ -29,7 +29,12 @@ pub struct Entry {
     pub is_flush: bool,
 }
 
-/// All requests of a log, in the order in which they were made.
+/// Requests that a log may count and not have: QEMU counts a request before it has written it down (block/blklogwrites.c),
+/// and its queue has room for no more.
+const MOST_UNWRITTEN: u64 = 256;
+
+/// All requests of a log that it has whole, in the order in which they were made. Those that were being written down as QEMU
+/// was killed, at the log's end, had not been answered.
 pub fn read(log: &File) -> Result<Vec<Entry>> {
     let word = |at: u64| -> io::Result<u64> {
         let mut bytes = [0; 8];
@@ -40,14 +45,21 @@ pub fn read(log: &File) -> Result<Vec<Entry>> {
     ensure!(word(8)? == VERSION, "it has version {}, and {VERSION} is read here", word(8)?);
     let (count, sector) = (word(16)?, word(24)? & 0xffff_ffff);
     ensure!(sector.is_power_of_two() && sector >= 512, "its sectors have {sector} bytes");
+    let end = log.metadata()?.len();
     let mut entries = Vec::new();
     let mut at = sector;
     for index in 0..count {
-        let entry = (|| Ok::<_, io::Error>([word(at)?, word(at + 8)?, word(at + 16)?, word(at + 24)?]))();
-        let [first, sectors, flags, _] = entry.with_context(|| format!("entry {index} of {count}"))?;
+        if at + sector > end {
+            break;
+        }
+        let entry = (|| Ok::<_, io::Error>([word(at)?, word(at + 8)?, word(at + 16)?]))();
+        let [first, sectors, flags] = entry.with_context(|| format!("entry {index} of {count}"))?;
         at += sector;
         let is_discard = flags & DISCARD != 0;
         let (offset, length) = (first * sector, sectors * sector);
+        if !is_discard && at + length > end {
+            break;
+        }
         entries.push(Entry {
             offset,
             length,
@@ -58,6 +70,8 @@ pub fn read(log: &File) -> Result<Vec<Entry>> {
             at += length;
         }
     }
+    let unwritten = count - entries.len() as u64;
+    ensure!(unwritten <= MOST_UNWRITTEN, "it ends {unwritten} entries before the {count} that it counts");
     Ok(entries)
 }
 
@@ -150,12 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_or_is_cut_is_refused() {
+    fn what_is_no_log_is_refused_and_one_that_is_cut_ends_with_its_last_whole_request() {
         let no_log = tempfile::tempfile().unwrap();
         no_log.set_len(4096).unwrap();
         assert_eq!(read(&no_log).unwrap_err().to_string(), "it is no log of writes");
         let cut = log(&[(0, &[b'a'; SECTOR], 0), (1, &[b'b'; SECTOR], 0)]);
-        cut.set_len(3 * SECTOR as u64).unwrap();
-        assert_eq!(read(&cut).unwrap_err().to_string(), "entry 1 of 2");
+        let whole = read(&cut).unwrap();
+        for sectors in [4, 3] {
+            cut.set_len(sectors * SECTOR as u64).unwrap();
+            assert_eq!(read(&cut).unwrap(), whole[..1], "{sectors} sectors");
+        }
+        cut.write_all_at(&1000_u64.to_le_bytes(), 16).unwrap();
+        let error = read(&cut).unwrap_err().to_string();
+        assert_eq!(error, "it ends 999 entries before the 1000 that it counts");
     }
 }
