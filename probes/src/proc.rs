@@ -42,7 +42,7 @@ type Unwind<'a> = &'a mut dyn FnMut(u32, u64, Stack<'_>) -> UserSide;
 /// `unwind` is called for each that sleeps.
 pub fn seeds(pid: u32, unwind: Unwind<'_>) -> io::Result<Vec<Seed>> {
     // Start times in stat count from boot with suspended time; records count without.
-    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let suspended_ns = suspended_ns();
     // Absent where this process may not read that one's memory; then there are instructions only.
     let memory = File::open(format!("/proc/{pid}/mem")).ok();
     let mut sleepers = Sleepers { pid, memory, unwind };
@@ -52,10 +52,10 @@ pub fn seeds(pid: u32, unwind: Unwind<'_>) -> io::Result<Vec<Seed>> {
 
 /// The threads of `pid`: each one's id, `pid`, and its start in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
 pub fn thread_starts(pid: u32) -> io::Result<Vec<(u32, u32, u64)>> {
-    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let suspended_ns = suspended_ns();
     let start = |tid: u32| {
         let stat = parse_stat(&fs::read_to_string(thread_file(pid, tid, "stat")).ok()?)?;
-        Some((tid, pid, (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns)))
+        Some((tid, pid, on_monotonic(stat.start_ticks, suspended_ns)))
     };
     Ok(thread_ids(pid)?.into_iter().filter_map(start).collect())
 }
@@ -65,9 +65,9 @@ pub fn thread_starts(pid: u32) -> io::Result<Vec<(u32, u32, u64)>> {
 pub fn lives(pid: u32, tid: u32, start_ns: u64) -> bool {
     let Ok(text) = fs::read_to_string(thread_file(pid, tid, "stat")) else { return false };
     // What the machine has been suspended since the thread began makes it seem to be older, and never younger.
-    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let suspended_ns = suspended_ns();
     name_state_start(&text).is_some_and(|(_, letter, start_ticks)| {
-        let seems_ns = (start_ticks * TICK_NS).saturating_sub(suspended_ns);
+        let seems_ns = on_monotonic(start_ticks, suspended_ns);
         !matches!(letter, 'Z' | 'X') && seems_ns <= start_ns + 2 * TICK_NS
     })
 }
@@ -95,12 +95,22 @@ pub fn stack_pointers(pid: u32) -> Vec<(u32, u64)> {
     tids.into_iter().filter_map(pointer).collect()
 }
 
+/// For how long the machine has been suspended so far: CLOCK_MONOTONIC leaves that out.
+fn suspended_ns() -> u64 {
+    nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns())
+}
+
+/// A start in clock ticks, as `/proc/PID/stat` has it, in nanoseconds of CLOCK_MONOTONIC.
+const fn on_monotonic(start_ticks: u64, suspended_ns: u64) -> u64 {
+    (start_ticks * TICK_NS).saturating_sub(suspended_ns)
+}
+
 /// When the process `pid` was made, in nanoseconds of CLOCK_MONOTONIC, to within a clock tick.
 pub fn start_ns(pid: u32) -> io::Result<u64> {
-    let suspended_ns = nanoseconds(ClockId::Boottime).saturating_sub(monotonic_ns());
+    let suspended_ns = suspended_ns();
     let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?);
     let ticks = stat.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?.start_ticks;
-    Ok((ticks * TICK_NS).saturating_sub(suspended_ns))
+    Ok(on_monotonic(ticks, suspended_ns))
 }
 
 /// The process of this host that is known as `inside` in a pid namespace of its own, if there is just one.
@@ -227,7 +237,7 @@ fn seed(sleepers: &mut Sleepers<'_>, tid: u32, suspended_ns: u64) -> Option<Seed
     Some(Seed {
         tid,
         tgid: pid,
-        start_ns: (stat.start_ticks * TICK_NS).saturating_sub(suspended_ns),
+        start_ns: on_monotonic(stat.start_ticks, suspended_ns),
         comm: stat.comm,
         state: stat.state,
         kernel: kernel.filter(|frames| !frames.is_empty()),

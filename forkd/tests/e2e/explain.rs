@@ -106,7 +106,8 @@ fn assert_explained(explain: &Explain, pid: u32, branches: &[Branch]) {
     assert!(branch.is_some_and(|branch| explain.window_ns <= branch.pause_ns), "{explain:#?}\n{branches:#?}");
     // In an emulated machine the clock that looks at threads is as late as its host lets it be.
     let most_percent = if testkit::slowness() > 1 { 30 } else { 10 };
-    assert!(explain.unexplained_ns * 100 <= explain.window_ns * most_percent, "{explain:#?}");
+    let is_explained = explain.unexplained_ns * 100 <= explain.window_ns * most_percent;
+    assert!(is_explained, "over {most_percent} % has no cause: {explain:#?}");
 }
 
 fn create_snapshot() -> Outcome {
